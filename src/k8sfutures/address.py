@@ -1,0 +1,94 @@
+"""The address of a broker: an AMQP URL, taken apart, and what of it can be shown."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+_DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """Where a broker is and how to log in, decoded from an AMQP URL by `parse_amqp_url`.
+
+    The host is a name or an address (IPv6 without brackets); the options are the URL's query.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    virtual_host: str
+    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @property
+    def safe(self) -> str:
+        """The URL for messages and logs: without the password and the options."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        vhost = quote(self.virtual_host, safe="")
+        return f"{self.scheme}://{quote(self.user, safe='')}@{host}:{self.port}/{vhost}"
+
+
+def parse_amqp_url(url: str) -> BrokerAddress:
+    """Takes an AMQP URL apart.
+
+    Args:
+        url: ``amqp://user:password@host:port/virtual-host?option=value``; all but the scheme and
+            the host can be left out. Special characters in its parts are percent-encoded.
+
+    Returns:
+        The address, its parts decoded.
+
+    Raises:
+        ValueError: it is not such a URL. The text says why, and never holds any of its password.
+    """
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ValueError("an AMQP URL has no spaces and no control characters")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # What urllib says can quote the whole authority, and with it the password.
+        raise ValueError(
+            "its host or port (1 to 65535) cannot be read; in a user or password, write special "
+            "characters percent-encoded: / is %2F, @ is %40, # is %23"
+        ) from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError("an AMQP URL begins with amqp:// or amqps://")
+    if not host or port == 0:
+        raise ValueError("an AMQP URL names a host, and a port from 1 to 65535 or none")
+    if parts.fragment:
+        raise ValueError("an AMQP URL has no # in it: in a password, write %23")
+    vhost = parts.path.removeprefix("/")
+    if "/" in vhost:
+        raise ValueError("an AMQP URL names one virtual host: for a / in its name, write %2F")
+    return BrokerAddress(
+        scheme=parts.scheme,
+        host=host,
+        port=port or _DEFAULT_PORTS[parts.scheme],
+        user=unquote(parts.username or "guest"),
+        password="guest" if parts.password is None else unquote(parts.password),
+        virtual_host=unquote(vhost) or "/",
+        options=tuple(parse_qsl(parts.query, keep_blank_values=True)),
+    )
+
+
+def without_password(url: str) -> str:
+    """What can be shown of an AMQP URL, or of anything that was meant to be one.
+
+    Args:
+        url: whatever was given as one.
+
+    Returns:
+        It, without what may be a password.
+    """
+    with contextlib.suppress(ValueError):
+        return parse_amqp_url(url).safe
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    user, colon, secret = rest.partition(":")
+    _, at, host = secret.rpartition("@")
+    return f"{scheme}{separator}{user}{colon and ':***'}{at}{host if at else ''}"

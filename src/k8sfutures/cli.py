@@ -1,0 +1,95 @@
+"""The command line: what runs on this machine for k8sfutures, and how to end it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .broker import ensure_local_broker, local_broker_status, stop_local_broker
+from .errors import K8sFuturesError
+from .pods.local import local_pods, stop_local_pods
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``k8sfutures ...``.
+
+    Args:
+        arguments: those of the command line, without the program's name.
+
+    Returns:
+        The exit code: 0, or 1 where something could not be done.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except K8sFuturesError as error:
+        print(f"k8sfutures: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="k8sfutures", description="What runs on this machine for k8sfutures."
+    )
+    parser.add_argument("--version", action="version", version=f"k8sfutures {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    broker = commands.add_parser("broker", help="the local RabbitMQ node")
+    actions = broker.add_subparsers(required=True, metavar="ACTION")
+    for name, run, text in (
+        ("status", _broker_status, "say whether it runs, and where"),
+        ("start", _broker_start, "start it if it does not run"),
+        ("stop", _broker_stop, "end it, and remove its files"),
+    ):
+        actions.add_parser(name, help=text, description=text).set_defaults(run=run)
+
+    pods = commands.add_parser("pods", help="the warm local pods")
+    actions = pods.add_subparsers(required=True, metavar="ACTION")
+    text = "list them"
+    actions.add_parser("list", help=text, description=text).set_defaults(run=_pods_list)
+    text = "let them finish what runs, then end"
+    stop = actions.add_parser("stop", help=text, description=text)
+    stop.add_argument("pool", nargs="?", help="only the pods of this pool")
+    stop.set_defaults(run=_pods_stop)
+    return parser
+
+
+def _broker_status(_: argparse.Namespace) -> int:
+    status = local_broker_status()
+    if status is None:
+        print("no local broker runs")
+    else:
+        print(f"running at {status.address}, process {status.pid}, files in {status.directory}")
+    return 0
+
+
+def _broker_start(_: argparse.Namespace) -> int:
+    ensure_local_broker()
+    return _broker_status(_)
+
+
+def _broker_stop(_: argparse.Namespace) -> int:
+    print("stopped" if stop_local_broker() else "no local broker was running")
+    return 0
+
+
+def _pods_list(_: argparse.Namespace) -> int:
+    pods = local_pods()
+    for pod in pods:
+        cpus = ", ".join(map(str, pod.cpu_ids))
+        print(f"{pod.name}  pool {pod.pool}  process {pod.pid}  CPUs {cpus}")
+    if not pods:
+        print("no local pods run")
+    return 0
+
+
+def _pods_stop(options: argparse.Namespace) -> int:
+    stopped = stop_local_pods(options.pool)
+    print(f"asked {len(stopped)} local pods to end" if stopped else "no local pods run")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""The encoding and the signature of messages.
+
+A message on the wire::
+
+    digest (32 bytes)  b"k8f"  protocol (1 byte)  header (msgpack)  tail (raw bytes)
+
+The digest is HMAC-SHA256 (RFC 2104) under the pool's key over all that follows it. The header is
+``[kind, sender, counter, field, ...]``; only a chunk has a tail. Nothing here is ever
+unpickled.
+
+`Codec.decode` raises `MessageError` for anything that is not a well-formed message signed
+with our key and newer than the last one of the same sender, and for no other reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from .errors import MessageError
+from .messages import (
+    PROTOCOL,
+    Attach,
+    Chunk,
+    Detach,
+    Goodbye,
+    Group,
+    Hello,
+    InitializerRaised,
+    Message,
+    Printed,
+    Recall,
+    Renew,
+    Results,
+    Returned,
+)
+
+_MAGIC: Final = b"k8f" + bytes([PROTOCOL])
+_DIGEST_SIZE: Final = 32
+_PREFIX: Final = _DIGEST_SIZE + len(_MAGIC)
+
+
+class Envelope(NamedTuple):
+    """A decoded message and the name of the client or pod that signed it."""
+
+    sender: str
+    message: Message
+
+
+# --- the shape of each field, checked after the signature and before anything is used
+
+
+def _is(*types: type) -> Callable[[object], bool]:
+    return lambda value: type(value) in types
+
+
+_NONE = type(None)
+_int, _str, _bytes = _is(int), _is(str), _is(bytes)
+
+
+def _ints(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def _rows(*shapes: tuple[type, ...]) -> Callable[[object], bool]:
+    """Checks a list of tuples, each of one of these shapes; the only check that is often long."""
+    allowed = frozenset(shapes)
+
+    def check(value: object) -> bool:
+        return (
+            isinstance(value, list)
+            and set(map(type, value)) <= {tuple}
+            and {tuple(map(type, row)) for row in value} <= allowed
+        )
+
+    return check
+
+
+_calls = _rows((int, int, int, bytes), (int, int, int, _NONE))
+
+
+def _functions(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        type(key) is int and type(body) is bytes for key, body in value.items()
+    )
+
+
+def _shares(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        type(pod) is str
+        and type(share) is tuple
+        and len(share) == 2
+        and type(share[0]) is int
+        and _calls(share[1])
+        for pod, share in value.items()
+    )
+
+
+def _versions(value: object) -> bool:
+    return type(value) is tuple and tuple(map(type, value)) == (str, int, str)
+
+
+_SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
+    Attach: (_versions, _int, _is(float, int), _is(bytes, _NONE), _is(int, _NONE)),
+    Group: (_int, _functions, _ints, _shares),
+    Renew: (_int, _int),
+    Recall: (_ints,),
+    Detach: (_int,),
+    Chunk: (_int, _int, _int, _int, _bytes),
+    Hello: (_str, _str, _int, _ints, _versions, _is(bool), _int, _ints, _int),
+    Results: (_int, _rows((int, int, int, int, bytes), (int, int, int, int, _NONE))),
+    Returned: (_ints, _is(bool)),
+    InitializerRaised: (_int, _bytes),
+    Goodbye: (_str,),
+    Printed: (_rows((int, int, str)),),
+}
+_KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
+_FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
+    cls: tuple(field.name for field in dataclasses.fields(cls)) for cls in _SHAPES
+}
+# Lists of plain integers and the rows' own lists come back as lists; rows, shares and versions
+# as tuples. msgpack has one sequence type, so the decoder says which where.
+_TO_LIST: Final[dict[type[Any], tuple[int, ...]]] = {
+    Group: (2,),
+    Recall: (0,),
+    Hello: (3, 7),
+    Results: (1,),
+    Returned: (0,),
+    Printed: (0,),
+}
+
+
+def derive_key(secret: str) -> bytes:
+    """The signing key for a pool, from the `secret` setting or the broker's password.
+
+    scrypt (RFC 7914) with 4 MiB: about 10 ms once for each process, and costly enough that a
+    weak password is not read off a captured message.
+
+    Args:
+        secret: the text that both sides know.
+
+    Returns:
+        32 bytes.
+    """
+    return hashlib.scrypt(secret.encode(), salt=b"k8sfutures/1", n=2**12, r=8, p=1, dklen=32)
+
+
+class Codec:
+    """Encodes and signs what one client or pod sends; checks and decodes what it receives.
+
+    Not thread-safe: one owner, like everything that it serves.
+
+    Args:
+        key: from `derive_key`.
+        sender: the name that this side signs with; unique, never used twice.
+    """
+
+    def __init__(self, key: bytes, sender: str) -> None:
+        self._key = key
+        self.sender = sender
+        self._counter = 0
+        self._newest: dict[str, int] = {}
+
+    def encode(self, message: Message) -> bytes:
+        """The bytes to publish for `message`.
+
+        Args:
+            message: what to say.
+
+        Returns:
+            The signed message.
+        """
+        self._counter += 1
+        cls = type(message)
+        fields = [getattr(message, name) for name in _FIELDS[cls]]
+        tail = fields.pop() if cls is Chunk else b""
+        header = msgpack.packb([cls.kind, self.sender, self._counter, *fields])
+        signed = b"".join((_MAGIC, header, tail))
+        return hmac.digest(self._key, signed, "sha256") + signed
+
+    def decode(self, body: bytes) -> Envelope:
+        """The message in `body`, if it is one, is signed with our key, and is not a repetition.
+
+        Args:
+            body: bytes from the broker.
+
+        Returns:
+            The message and its sender.
+
+        Raises:
+            MessageError: it is not; the text says why, and shows none of the bytes.
+        """
+        magic = body[_DIGEST_SIZE:_PREFIX]
+        if magic != _MAGIC:
+            if len(magic) == len(_MAGIC) and magic[:-1] == _MAGIC[:-1]:
+                raise MessageError(f"protocol {magic[-1]}, and this side speaks {PROTOCOL}")
+            raise MessageError("not a k8sfutures message")
+        digest = hmac.digest(self._key, memoryview(body)[_DIGEST_SIZE:], "sha256")
+        if not hmac.compare_digest(digest, body[:_DIGEST_SIZE]):
+            raise MessageError("the signature does not match this pool's key")
+        sender, counter, message = _parse(memoryview(body)[_PREFIX:])
+        if counter <= self._newest.get(sender, 0):
+            raise MessageError(f"repeats or precedes an earlier message of {sender}")
+        self._newest[sender] = counter
+        return Envelope(sender, message)
+
+    def forget(self, sender: str) -> None:
+        """Drop what is remembered of a sender that will not be heard again."""
+        self._newest.pop(sender, None)
+
+
+def _parse(header: memoryview) -> tuple[str, int, Message]:
+    """Sender, counter and message of a header whose signature is right."""
+    # The size also bounds what an array may claim to hold, and so what is allocated for it.
+    unpacker = msgpack.Unpacker(
+        use_list=False, strict_map_key=False, max_buffer_size=max(1, len(header)), raw=False
+    )
+    unpacker.feed(header)
+    try:
+        kind, sender, counter, *fields = unpacker.unpack()
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise MessageError(f"a header that cannot be read: {error}") from error
+    cls = _KINDS.get(kind) if type(kind) is int else None
+    if cls is None or type(sender) is not str or type(counter) is not int:
+        raise MessageError(f"of an unknown kind: {kind!r:.40}")
+    if cls is Chunk:
+        fields.append(bytes(header[unpacker.tell() :]))
+    elif unpacker.tell() != len(header):
+        raise MessageError(f"a {cls.__name__} with more behind it")
+    for index in _TO_LIST.get(cls, ()):
+        if index < len(fields) and type(fields[index]) is tuple:
+            fields[index] = list(fields[index])
+    if cls is Group and len(fields) == 4 and type(fields[3]) is dict:
+        fields[3] = {
+            pod: (share[0], list(share[1]))
+            if type(share) is tuple and len(share) == 2 and type(share[1]) is tuple
+            else None
+            for pod, share in fields[3].items()
+        }
+    shapes = _SHAPES[cls]
+    if len(fields) != len(shapes):
+        raise MessageError(f"a {cls.__name__} with {len(fields)} fields, not {len(shapes)}")
+    for name, check, value in zip(_FIELDS[cls], shapes, fields, strict=True):
+        if not check(value):
+            raise MessageError(f"a {cls.__name__} whose {name} has the wrong shape")
+    return sender, counter, cls(*fields)

@@ -1,0 +1,168 @@
+"""Every exception that k8sfutures raises, and nothing else.
+
+The tree::
+
+    K8sFuturesError
+    ├── SettingValueError (ValueError)            a setting has a value that cannot work
+    ├── SettingTypeError (TypeError)              a setting has a value of the wrong type
+    ├── MessageError (ValueError)                 bytes that are not one of our messages
+    ├── ForkedExecutorError (RuntimeError)        an executor was used in a forked child
+    └── ExecutorBroken (BrokenProcessPool)        the executor can run nothing any more
+    │   ├── BrokerNotInstalled                    no rabbitmq-server for the local broker
+    │   ├── BrokerUnreachable                     nobody answers at the broker's address
+    │   ├── BrokerRefused                         the broker refused the credentials
+    │   ├── PodsUnavailable                       no pod could be started
+    │   ├── PodMismatch                           the pool's pods run other versions
+    │   ├── InitializerFailed                     the initializer raised
+    │   ├── WorkersTerminated                     terminate_workers() or kill_workers()
+    │   └── ThreadDied                            a thread of the client itself failed
+    └── CallFailed (BrokenProcessPool)            one call failed, and only that call
+        ├── WorkerCrashed                         its CPU process died
+        ├── PodLost                               its pods were lost, more often than `retries`
+        ├── CallNotLoadable                       the pod could not unpickle it
+        └── ResultNotLoadable                     the client could not unpickle its result
+
+The classes of the standard library that a ``ProcessPoolExecutor`` would raise are kept as
+bases, so that an ``except BrokenProcessPool`` written for it goes on working. What the
+user's own function raises, and what pickling a user's object raises, is never wrapped.
+
+All of them survive pickling with their fields: the message is the only positional argument,
+and fields are attributes.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures.process import BrokenProcessPool
+
+__all__ = [
+    "BrokerNotInstalled",
+    "BrokerRefused",
+    "BrokerUnreachable",
+    "CallFailed",
+    "CallNotLoadable",
+    "ExecutorBroken",
+    "ForkedExecutorError",
+    "InitializerFailed",
+    "K8sFuturesError",
+    "MessageError",
+    "PodLost",
+    "PodMismatch",
+    "PodsUnavailable",
+    "ResultNotLoadable",
+    "SettingTypeError",
+    "SettingValueError",
+    "ThreadDied",
+    "WorkerCrashed",
+    "WorkersTerminated",
+]
+
+
+class K8sFuturesError(Exception):
+    """Base of every exception that this library defines."""
+
+
+class SettingValueError(K8sFuturesError, ValueError):
+    """A setting has a value that cannot work; the text names it, its value and its origin."""
+
+
+class SettingTypeError(K8sFuturesError, TypeError):
+    """A setting has a value of the wrong type; the text names it, its value and its origin."""
+
+
+class MessageError(K8sFuturesError, ValueError):
+    """Bytes from the broker that are not a message of this protocol, signed with our key."""
+
+
+class ForkedExecutorError(K8sFuturesError, RuntimeError):
+    """An executor was used in a forked child of the process that made it."""
+
+
+class ExecutorBroken(K8sFuturesError, BrokenProcessPool):
+    """The executor can run nothing any more; every Future that it still held has this error."""
+
+
+class BrokerNotInstalled(ExecutorBroken):
+    """There is no ``rabbitmq-server`` for the local broker on this machine."""
+
+
+class BrokerUnreachable(ExecutorBroken):
+    """Nobody answers at the broker's address."""
+
+
+class BrokerRefused(ExecutorBroken):
+    """The broker answered, and refused the user, the password or the virtual host."""
+
+
+class PodsUnavailable(ExecutorBroken):
+    """No pod could be started, or none answered within ``startup_timeout``."""
+
+
+class PodMismatch(ExecutorBroken):
+    """The pool's pods run a Python, protocol or pickle library that does not match ours."""
+
+
+class InitializerFailed(ExecutorBroken):
+    """The executor's ``initializer`` raised in a CPU process; its exception is the cause."""
+
+
+class WorkersTerminated(ExecutorBroken):
+    """``terminate_workers()`` or ``kill_workers()`` was called."""
+
+
+class ThreadDied(ExecutorBroken):
+    """A thread of the client failed; its exception is the cause. This is a bug in k8sfutures."""
+
+
+class CallFailed(K8sFuturesError, BrokenProcessPool):
+    """One call failed for a reason outside the function; every other call goes on."""
+
+
+class WorkerCrashed(CallFailed):
+    """The CPU process that ran this call died.
+
+    Attributes:
+        pod: name of the pod, or None where unknown.
+        cpu_id: the CPU id that the process was pinned to, or None.
+        pid: process id of the process in its pod, or None.
+        signal: number of the signal that ended it, or None.
+        exitcode: its exit code where it exited by itself, or None.
+    """
+
+    def __init__(
+        self,
+        message: str = "a CPU process died",
+        *,
+        pod: str | None = None,
+        cpu_id: int | None = None,
+        pid: int | None = None,
+        signal: int | None = None,
+        exitcode: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.pod = pod
+        self.cpu_id = cpu_id
+        self.pid = pid
+        self.signal = signal
+        self.exitcode = exitcode
+
+
+class PodLost(CallFailed):
+    """The pod that ran this call was lost, and so were those that ran its retries.
+
+    Attributes:
+        pods: names of the pods that were lost with it, oldest first.
+    """
+
+    def __init__(
+        self, message: str = "the call's pod was lost", *, pods: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.pods = pods
+
+
+class CallNotLoadable(CallFailed):
+    """The pod could not unpickle the call's function or arguments; its exception is the cause."""
+
+
+class ResultNotLoadable(CallFailed):
+    """The client could not unpickle the call's result or exception; that error is the cause."""

@@ -1,0 +1,424 @@
+"""`K8sRabbitExecutor`: the public face.
+
+What happens to one call, and who owns what::
+
+    caller threads          manager thread        connection thread      RabbitMQ      pods
+    ──────────────          ──────────────        ─────────────────      ────────      ────
+    submit(): pickle ─► submitted ─► scheduler ─► group ─► outbox ─► publish ─► queue ─► agent
+                                        ▲                                                 │
+    result() ◄── Future ◄── settle ─────┴── inbox ◄── received ◄── consume ◄── queue ◄── results
+
+* **A caller's thread** pickles its call, so that a failure is on its Future and the manager
+  never waits for it, appends it to the submitted calls and wakes the manager, once for however
+  many calls come meanwhile.
+* **The manager thread** (`manager`) owns the scheduler, the protocol and every Future.
+* **The connection thread** (`amqp`) owns pika and runs no user code, so that heartbeats are
+  never late.
+* **The provisioning thread** (`provisioning`) owns where pods come from, and may block.
+
+The executor object itself is held by none of them: one that is dropped without `shutdown` is
+collected, its pending calls are finished, and its threads end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+from .amqp import AmqpLink
+from .config import load_settings, pool_name, resolve_pods
+from .control import MapClosed, MapExtended, MapStarted, Plan, Refused, Terminate
+from .errors import ExecutorBroken, ForkedExecutorError, SettingValueError
+from .link import ClientLink, LinkEvent
+from .manager import Manager
+from .maps import Map
+from .outcomes import once_more, stand_alone
+from .pods import Credentials, PodSource
+from .serialization import blame, dumps
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_managers: weakref.WeakSet[Manager] = weakref.WeakSet()
+_exiting = False
+
+
+def _at_exit() -> None:
+    """Finish pending work before the interpreter ends, as the standard library's pools do."""
+    global _exiting  # noqa: PLW0603
+    _exiting = True
+    managers = list(_managers)
+    for manager in managers:
+        manager.close()
+    for manager in managers:
+        manager.thread.join()
+
+
+def _in_forked_child() -> None:
+    # The threads are not there: nothing to wait for at the child's exit.
+    _managers.clear()
+
+
+# Runs before the interpreter joins threads and before `atexit`, like the standard library's own.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001
+os.register_at_fork(after_in_child=_in_forked_child)
+
+
+class K8sRabbitExecutor(Executor):
+    """Runs calls on the CPUs of a cluster, through RabbitMQ, on pods that stay warm.
+
+    A drop-in for `concurrent.futures.ProcessPoolExecutor`. Calls run at least once where a pod
+    is lost (its calls run again elsewhere, up to ``retries`` times), and exactly once otherwise.
+
+    Args:
+        max_workers: the most CPUs to use at once; None for all that the pods have.
+        mp_context: accepted as None only: pods are not made by `multiprocessing`.
+        initializer: called with ``initargs`` in each CPU process before this executor's first
+            call there. If it raises, the executor is broken (`InitializerFailed`).
+        initargs: its arguments.
+        max_tasks_per_child: calls after which a CPU process is replaced by a fresh one.
+        **settings: see the documentation's table; each can also come from the environment
+            (``K8SFUTURES_<NAME>``) or from ``k8sfutures.toml``.
+
+    Raises:
+        ValueError: an argument or a setting has a value that cannot work.
+        TypeError: one has the wrong type.
+
+    The constructor does not wait: the broker and the pods are found or started while you go
+    on, and what goes wrong there is raised by the Futures, and by the next `submit`.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        **settings: object,
+    ) -> None:
+        check_arguments(max_workers, mp_context, initializer, max_tasks_per_child)
+        resolved = load_settings(settings)
+        pods = resolve_pods(resolved, os.environ)
+        pool = pool_name(resolved, pods)
+        if pods == "kubernetes":
+            raise SettingValueError(
+                "pods='kubernetes' is not available in this version; use pods='local'"
+            )
+        from .pods.local import LocalPods
+
+        self._begin(
+            pool,
+            LocalPods(resolved, pool),
+            _amqp_link,
+            max_workers=max_workers,
+            max_tasks_per_child=max_tasks_per_child,
+            initializer=pickled_initializer(initializer, initargs),
+            retries=resolved.retries,
+            startup_timeout=resolved.startup_timeout,
+            flush_window=resolved.flush_window,
+        )
+
+    def _begin(
+        self,
+        pool: str,
+        source: PodSource,
+        connect: Callable[[Credentials, str, str, Callable[[LinkEvent], None]], ClientLink],
+        **plan: Any,
+    ) -> None:
+        name = f"client-{uuid.uuid4().hex[:12]}"
+        self._max_workers = plan["max_workers"]
+        self._pid = os.getpid()
+        self._pool = pool
+        self._call_ids = itertools.count(1)
+        self._map_ids = itertools.count(1)
+        self._manager = Manager(Plan(name=name, pool=pool, source=source, connect=connect, **plan))
+        self._functions = self._manager.functions
+        weakref.finalize(self, _abandon, self._manager, self._pid).atexit = False
+        _managers.add(self._manager)
+        self._manager.start()
+
+    # --- Executor
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue ``fn(*args, **kwargs)``.
+
+        Args:
+            fn: any callable; it need not be importable on the pod.
+            *args: its arguments.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            Its Future. An argument that cannot be pickled is an error on this Future alone.
+
+        Raises:
+            RuntimeError: after `shutdown`.
+            BrokenProcessPool: the executor is broken.
+        """
+        self._check_usable()
+        future: Future[T] = Future()
+        try:
+            pickled = self._functions.get(fn)
+            if pickled is None:
+                pickled = self._functions.caller(fn)
+                body = dumps(((fn, *args), kwargs))
+            else:
+                body = dumps((args, kwargs))
+        except Exception as error:
+            blame(error, fn, args, kwargs)
+            stand_alone(error)
+            taken = self._manager.post(Refused(future, error))
+        else:
+            taken = self._manager.submit(future, (next(self._call_ids), pickled.id, 0, body))
+        if not taken:
+            self._check_usable()
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Like the built-in ``map``, on all CPUs; results come in order.
+
+        Args:
+            fn: takes one argument from each iterable.
+            *iterables: consumed at once, or as results are taken where ``buffersize`` is given.
+            timeout: seconds from this call after which taking a result raises.
+            chunksize: items that travel and run together; chosen by measured durations where
+                it is not given. Each item keeps an outcome of its own either way.
+            buffersize: items to have in hand at most: submitted, and not yet taken.
+
+        Returns:
+            An iterator over the results. It raises what an item raised, and goes no further.
+
+        Raises:
+            ValueError: ``chunksize`` or ``buffersize`` is below 1.
+            RuntimeError: after `shutdown`.
+            BrokenProcessPool: the executor is broken.
+        """
+        _check_map_arguments(fn, chunksize, buffersize)
+        deadline = None if timeout is None else timeout + time.monotonic()
+        self._check_usable()
+        items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        try:
+            pickled = self._functions.once(fn)
+        except Exception as error:
+            blame(error, fn, (), {})
+            return _failing(items, error)
+        map_ = Map(next(self._map_ids), pickled)
+        first = list(items if buffersize is None else itertools.islice(items, buffersize))
+        map_.add(first)
+        map_.growing = buffersize is not None
+        if not self._manager.post(MapStarted(map_, len(first), chunksize)):
+            self._check_usable()
+        results = _results(map_, len(first), items, deadline, self._manager, weakref.ref(self))
+        # Even if it is never started, and so never comes to its own `finally`.
+        drop = self._functions.dropped.append
+        weakref.finalize(results, drop, pickled.id).atexit = False
+        return results
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and let go of the pods when all is done; they stay warm.
+
+        Args:
+            wait: return when every Future is done and the executor has let go.
+            cancel_futures: cancel what has not been dispatched.
+        """
+        self._check_process()
+        self._manager.close(cancel=cancel_futures)
+        thread = self._manager.thread
+        if wait and thread.ident is not None and thread is not threading.current_thread():
+            thread.join()
+
+    # --- as of Python 3.14
+
+    def terminate_workers(self) -> None:
+        """End the CPU processes that run this executor's calls with SIGTERM, and shut down.
+
+        Every Future that is not done fails with `WorkersTerminated`. Other clients of the pool
+        are not affected; the pods stay.
+        """
+        self._end_workers(signal.SIGTERM, "terminate_workers")
+
+    def kill_workers(self) -> None:
+        """Like `terminate_workers`, with SIGKILL."""
+        self._end_workers(signal.SIGKILL, "kill_workers")
+
+    def _end_workers(self, number: int, method: str) -> None:
+        self._check_process()
+        if self._manager.thread.is_alive():
+            self._manager.post(Terminate(number, method))
+        self.shutdown(wait=True, cancel_futures=True)
+
+    # --- beyond the standard library
+
+    @property
+    def pool_name(self) -> str:
+        """The name of the warm pool that this executor uses."""
+        return self._pool
+
+    @property
+    def _broken(self) -> ExecutorBroken | None:
+        # The name that the standard library's executors use, and some of its users read.
+        return self._manager.broken
+
+    def __repr__(self) -> str:
+        state = "broken" if self._broken else "shut down" if self._manager.closed else "open"
+        look = self._manager.statistics()
+        return (
+            f"<{type(self).__name__} on pool {self._pool!r}: {state}, {look.pods} pods, "
+            f"{look.slots} CPUs, {look.pending} calls waiting, {look.in_flight} in flight>"
+        )
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedExecutorError(
+                f"this executor belongs to process {self._pid} and cannot be used in its forked "
+                f"child {os.getpid()}: make a new K8sRabbitExecutor there"
+            )
+
+    def _check_usable(self) -> None:
+        self._check_process()
+        manager = self._manager
+        if manager.broken is not None:
+            raise once_more(manager.broken)
+        if _exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if manager.closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def _abandon(manager: Manager, pid: int) -> None:
+    """The executor was dropped without `shutdown`."""
+    if os.getpid() == pid:
+        manager.close()
+
+
+def _amqp_link(
+    found: Credentials, pool: str, name: str, emit: Callable[[LinkEvent], None]
+) -> ClientLink:
+    return AmqpLink(found.url, pool, name, emit)
+
+
+def check_arguments(
+    max_workers: object, mp_context: object, initializer: object, max_tasks_per_child: object
+) -> None:
+    """Refuse what no executor of ours can work with, as the standard library does.
+
+    Args:
+        max_workers: as for `K8sRabbitExecutor`; likewise the others.
+        mp_context: must be None.
+        initializer: must be callable, or None.
+        max_tasks_per_child: must be positive, or None.
+
+    Raises:
+        TypeError: one has the wrong type.
+        ValueError: one has a value that cannot work.
+    """
+    for name, value in (("max_workers", max_workers), ("max_tasks_per_child", max_tasks_per_child)):
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer or None, not {value!r}")
+        if value <= 0:
+            raise ValueError(
+                f"{name} must be greater than 0, not {value}"
+                if name == "max_workers"
+                else f"{name} must be >= 1, not {value}"
+            )
+    if mp_context is not None:
+        raise ValueError(
+            f"mp_context must be None, not {mp_context!r}: calls run on pods, which "
+            "multiprocessing does not start; leave it out"
+        )
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+
+
+def _check_map_arguments(fn: object, chunksize: object, buffersize: object) -> None:
+    if not callable(fn):
+        raise TypeError(f"{fn!r} is not callable")
+    if chunksize is not None:
+        if not isinstance(chunksize, int):
+            raise TypeError(f"chunksize must be an integer or None, not {chunksize!r}")
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+    if buffersize is not None:
+        if not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+
+
+def pickled_initializer(
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> bytes | None:
+    """What travels of an initializer.
+
+    Args:
+        initializer: the user's, or None.
+        initargs: its arguments.
+
+    Returns:
+        The pickled ``(function, args)``, or None.
+
+    Raises:
+        Exception: what pickling them raised, with a note that says which it was.
+    """
+    if initializer is None:
+        return None
+    try:
+        return dumps((initializer, initargs))
+    except Exception as error:
+        blame(error, initializer, initargs, {})
+        raise
+
+
+def _failing(items: Iterator[tuple[Any, ...]], error: BaseException) -> Iterator[Any]:
+    """The results of a map whose function cannot be pickled: as many failures as items."""
+
+    def fail(_: object) -> None:
+        raise error
+
+    return map(fail, items)
+
+
+def _results(
+    map_: Map,
+    added: int,
+    items: Iterator[tuple[Any, ...]],
+    deadline: float | None,
+    manager: Manager,
+    executor: weakref.ref[K8sRabbitExecutor],
+) -> Iterator[Any]:
+    """The results of a map, in order; closing it drops what has not been dispatched."""
+    try:
+        for index in itertools.count():
+            if index == added:
+                return
+            if map_.growing:
+                more = list(itertools.islice(items, 1)) if executor() is not None else []
+                if more:
+                    if manager.closed:
+                        raise RuntimeError("cannot schedule new futures after shutdown")
+                    map_.add(more)
+                    added += 1
+                    manager.post(MapExtended(map_, 1))
+                else:
+                    map_.growing = False
+            yield map_.take(index, deadline)
+    finally:
+        manager.post(MapClosed(map_))

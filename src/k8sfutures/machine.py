@@ -1,0 +1,39 @@
+"""What the local broker and local pods need of this machine: a folder, and who a process is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where state of this user on this machine is kept.
+
+    Returns:
+        ``$K8SFUTURES_CACHE_DIR``, else ``k8sfutures`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+        It need not exist.
+    """
+    given = os.environ.get("K8SFUTURES_CACHE_DIR")
+    if given:
+        return Path(given).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "k8sfutures"
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks after boot; with its pid it names it for good.
+
+    Field 22 of ``/proc/<pid>/stat``, proc(5).
+
+    Args:
+        pid: of any process.
+
+    Returns:
+        The time, or None where no such process runs (a zombie has ended).
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])

@@ -1,0 +1,448 @@
+"""The manager thread: owns the scheduler, the client's side of the protocol, and the Futures.
+
+It alone calls ``Future.set_*``. Everything reaches it through one queue; nothing here waits for
+anything but that queue and the next deadline::
+
+    caller threads ── submitted calls, maps, shutdown ──┐
+    connection thread ── link events ───────────────────┼─► inbox ─► manager ─► link
+    provisioning thread ── broker found, pod ended ─────┘              └─► Futures, maps
+
+If this thread fails, every Future fails with the reason; so they do when the link or the
+provisioning thread gives up.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, Final
+
+from . import scheduler_events as core
+from .control import (
+    WAKE,
+    Control,
+    MapClosed,
+    MapExtended,
+    MapStarted,
+    Plan,
+    Refused,
+    Shutdown,
+    Terminate,
+    Wake,
+)
+from .errors import ExecutorBroken, ResultNotLoadable, ThreadDied, WorkersTerminated
+from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received, Unroutable
+from .maps import Map, body_of
+from .messages import RESULT, Call, Group, Printed
+from .outcomes import failure_of, loaded, lost_failure, once_more, stand_alone, thread_died
+from .output import Printer
+from .pods import Credentials, PodEnded, PodEvent, PodsFailed
+from .provisioning import Provisioner
+from .scheduler import Scheduler
+from .serialization import Functions
+from .session import NEVER, Notice, Session
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds for the link, the provisioning thread and the output to end at shutdown."""
+
+
+class Manager:
+    """See the module's text.
+
+    Args:
+        plan: what the executor is made of.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._inbox: queue.SimpleQueue[Control | LinkEvent | PodEvent] = queue.SimpleQueue()
+        self._submitted: deque[tuple[Future[Any], Call]] = deque()
+        self._woken = False
+        self._lock = threading.Lock()
+        self.closed = False  # takes nothing new
+        self.broken: ExecutorBroken | None = None
+        self.functions = Functions()
+
+        self._scheduler = Scheduler(max_workers=plan.max_workers, retries=plan.retries)
+        self._waiting: dict[int, Future[Any]] = {}
+        self._running: dict[int, Future[Any]] = {}
+        self._maps: dict[int, Map] = {}
+        self._session = Session(plan, self._scheduler)
+        self._printer = Printer(plan.name)
+        self._provisioner = Provisioner(plan.source, self._inbox.put, plan.name)
+        self._shutdown = False
+        self._finished = False
+        self._alone_since: float | None = None  # there is work, and no pod
+        self._flush_at = NEVER
+        self.thread = threading.Thread(
+            target=self._run, name=f"k8sfutures manager {plan.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the threads; where the interpreter cannot, the executor is broken."""
+        try:
+            self.thread.start()
+            self._provisioner.start()
+        except RuntimeError as error:
+            self.broken = ThreadDied(f"cannot start the threads of the executor: {error}")
+            self.broken.__cause__ = error
+            with self._lock:
+                self.closed = True
+            self._inbox.put(LinkFailed(self.broken))
+
+    # --- for callers, on any thread
+
+    def submit(self, future: Future[Any], call: Call) -> bool:
+        """Queue a call.
+
+        Returns:
+            Whether it was taken; not after shutdown.
+        """
+        with self._lock:
+            if self.closed:
+                return False
+            self._submitted.append((future, call))
+        if not self._woken:
+            self._woken = True
+            self._inbox.put(WAKE)
+        return True
+
+    def post(self, control: Control) -> bool:
+        """Queue anything else.
+
+        Returns:
+            Whether it was taken; new work is not after shutdown.
+        """
+        with self._lock:
+            if self.closed and isinstance(control, MapStarted | Refused):
+                return False
+            self._inbox.put(control)
+        return True
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Take nothing new; end when all is done."""
+        with self._lock:
+            self.closed = True
+            self._inbox.put(Shutdown(cancel))
+
+    def statistics(self) -> core.Statistics:
+        """A look at the scheduler, from another thread: consistent enough for people."""
+        return self._scheduler.statistics()
+
+    # --- the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._finished:
+                self._wait_and_handle()
+        except BaseException as error:
+            logger.exception("the manager thread failed")
+            self._break(thread_died("manager", error))
+        finally:
+            try:
+                self._leave()
+            finally:
+                self._fail_the_rest()
+
+    def _wait_and_handle(self) -> None:
+        inbox = self._inbox
+        deadline = min(self._session.renew_at, self._flush_at, self._startup_deadline())
+        try:
+            if deadline == NEVER:
+                item = inbox.get()
+            else:
+                item = inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+            while True:
+                if isinstance(item, Received):
+                    self._act(self._session.received(item.body))
+                else:
+                    self._handle(item)
+                item = inbox.get_nowait()
+        except queue.Empty:
+            pass
+        self._take_submitted()
+        self._on_time(time.monotonic())
+        if self._shutdown and not self._finished and self._is_done():
+            self._finished = True
+
+    def _is_done(self) -> bool:
+        return not (
+            self._submitted
+            or self._waiting
+            or self._running
+            or any(map_.unsettled for map_ in self._maps.values())
+        )
+
+    def _handle(self, item: Control | LinkEvent | PodEvent) -> None:
+        match item:
+            case Wake() | Received():
+                pass
+            case MapStarted() | MapExtended() | MapClosed():
+                self._map_changed(item)
+            case Refused():
+                _fail(item.future, item.error)
+            case Shutdown():
+                self._shutdown = True
+                if item.cancel:
+                    self._cancel_pending()
+            case Terminate():
+                self._terminate(item)
+            case LinkUp() | LinkDown() | LinkFailed() | Unroutable():
+                self._link_changed(item)
+            case Credentials():
+                self._session.connect(item, self._inbox.put)
+            case PodEnded():
+                self._act(self._session.ended(item))
+                if not self._session.has_pods and not self._finished:
+                    self._provisioner.want_pods()
+            case PodsFailed():
+                self._break(item.error)
+
+    def _link_changed(self, event: LinkUp | LinkDown | LinkFailed | Unroutable) -> None:
+        match event:
+            case LinkUp():
+                self._session.up(time.monotonic())
+            case LinkDown():
+                if self._session.down(event.error):
+                    self._provisioner.want_broker()
+            case Unroutable():
+                self._session.unroutable(event.peer, time.monotonic())
+            case LinkFailed():
+                error = event.error
+                if not isinstance(error, ExecutorBroken):
+                    error = thread_died("connection", error)
+                self._break(error)
+
+    def _act(self, notices: Iterator[Notice]) -> None:
+        """Do what follows from what the session has noticed."""
+        for notice in notices:
+            match notice:
+                case Printed():
+                    for _, stream, text in notice.lines:
+                        self._printer.write(stream, text)
+                case ExecutorBroken():
+                    self._break(notice)
+                case _:
+                    self._feed(notice)
+                    if not self._finished and core.is_loss(notice):
+                        self._provisioner.want_pods()
+
+    def _startup_deadline(self) -> float:
+        """When work without any pod becomes an error."""
+        waits = self._waiting or self._running or any(m.unsettled for m in self._maps.values())
+        if self._session.has_pods or self._finished or not waits:
+            self._alone_since = None
+            return NEVER
+        if self._alone_since is None:
+            self._alone_since = time.monotonic()
+        return self._alone_since + self._plan.startup_timeout
+
+    def _on_time(self, now: float) -> None:
+        if now >= self._session.renew_at:
+            self._act(self._session.on_time(now))
+        if now >= self._startup_deadline():
+            self._break(self._session.nothing_there())
+
+    # --- calls out
+
+    def _take_submitted(self) -> None:
+        if self._submitted and self._plan.flush_window > 0:
+            now = time.monotonic()
+            if self._flush_at == NEVER:
+                self._flush_at = now + self._plan.flush_window
+            if now < self._flush_at and not self._shutdown:
+                self._woken = False
+                return
+            self._flush_at = NEVER
+        self._woken = False
+        # Taken before the calls: whoever was to use these functions has submitted by now.
+        dropped = self.functions.take_dropped()
+        submitted = self._submitted
+        batch = [submitted.popleft() for _ in range(len(submitted))]
+        waiting = self._waiting
+        for future, call in batch:
+            waiting[call[0]] = future
+        if batch:
+            self._feed(core.Submitted([call for _, call in batch]))
+        if dropped:
+            self._feed(core.FunctionsDropped(dropped))
+
+    def _feed(self, event: core.Event) -> None:
+        """Tell the scheduler, and do what it says."""
+        events: list[core.Event] = [event]
+        while events:
+            for instruction in self._scheduler.handle(events.pop()):
+                match instruction:
+                    case core.Settle():
+                        self._settle(instruction)
+                    case core.Dispatch():
+                        withdrawn = self._dispatch(instruction)
+                        if withdrawn:
+                            events.append(core.Withdrawn(withdrawn))
+                    case core.Lost():
+                        self._lost(instruction)
+
+    def _dispatch(self, order: core.Dispatch) -> list[int]:
+        """Send a group; returns the calls that were cancelled and are not sent."""
+        withdrawn: list[int] = []
+        shares: dict[str, tuple[int, list[Call]]] = {}
+        waiting, running = self._waiting, self._running
+        for pod, (limit, calls) in order.shares.items():
+            kept: list[Call] = []
+            for call in calls:
+                call_id, function, items, _ = call
+                if items:
+                    body = body_of(self._maps, order.ranges[call_id])
+                    kept.append((call_id, function, items, body))
+                    continue
+                future = waiting.pop(call_id, None)
+                if future is not None:  # else it is dispatched again
+                    if not future.set_running_or_notify_cancel():
+                        withdrawn.append(call_id)
+                        continue
+                    running[call_id] = future
+                kept.append(call)
+            shares[pod] = (limit, kept)
+        for function in order.released:
+            self.functions.bodies.pop(function, None)
+        functions = {number: self.functions.bodies[number].data for number in order.functions}
+        self._session.send_group(Group(order.number, functions, order.released, shares))
+        return withdrawn
+
+    # --- outcomes in
+
+    def _settle(self, settle: core.Settle) -> None:
+        running = self._running
+        for call_id, function, status, body in settle.calls:
+            future = running.pop(call_id, None)
+            if future is None:
+                continue
+            if status == RESULT:
+                try:
+                    result = loaded(body, self._name_of(function))
+                except ResultNotLoadable as error:
+                    stand_alone(error)
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            else:
+                future.set_exception(failure_of(status, body, self._name_of(function)))
+            del future
+        by_map: dict[int, list[tuple[int, Any]]] = {}
+        for map_id, index, status, body in settle.items:
+            by_map.setdefault(map_id, []).append((index, (status, body)))
+        for map_id, outcomes in by_map.items():
+            map_ = self._maps.get(map_id)
+            if map_ is not None:
+                map_.settle(outcomes)
+                if not map_.unsettled and not map_.growing:
+                    self._forget_map(map_)
+
+    def _name_of(self, function: int) -> str:
+        known = self.functions.bodies.get(function)
+        return known.name if known is not None else "the function"
+
+    def _lost(self, lost: core.Lost) -> None:
+        error = lost_failure(lost.pods, self._plan.retries)
+        if lost.call is not None:
+            future = self._running.pop(lost.call, None)
+            if future is not None:
+                future.set_exception(error)
+        if lost.map_item is not None:
+            map_ = self._maps.get(lost.map_item[0])
+            if map_ is not None:
+                map_.settle([(lost.map_item[1], error)])
+
+    # --- maps
+
+    def _map_changed(self, event: MapStarted | MapExtended | MapClosed) -> None:
+        map_ = event.map
+        if isinstance(event, MapClosed):
+            if map_.id in self._maps:
+                self._forget_map(map_)
+            return
+        chunksize = None
+        if isinstance(event, MapStarted):
+            self._maps[map_.id] = map_
+            chunksize = event.chunksize
+        self._feed(core.MapGrown(map_.id, map_.function.id, event.count, chunksize))
+
+    def _forget_map(self, map_: Map) -> None:
+        del self._maps[map_.id]
+        self._feed(core.MapDropped(map_.id))
+
+    # --- the end
+
+    def _cancel_pending(self) -> None:
+        self._take_submitted()
+        for future in self._waiting.values():
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        self._waiting.clear()
+        for map_ in list(self._maps.values()):
+            map_.cancel_from(self._scheduler.position(map_.id))
+        self._feed(core.CancelPending(frozenset(self._running)))
+
+    def _terminate(self, order: Terminate) -> None:
+        self._session.leave(order.signal)
+        self._break(WorkersTerminated(f"{order.method}() has ended the processes of this executor"))
+
+    def _break(self, error: ExecutorBroken) -> None:
+        """The executor can run nothing any more: everything that it holds fails with `error`."""
+        with self._lock:
+            self.closed = True
+            if self.broken is None:
+                self.broken = error
+        while self._submitted:
+            future, call = self._submitted.popleft()
+            self._waiting[call[0]] = future
+        for future in self._waiting.values():
+            _fail(future, once_more(error))
+        for future in self._running.values():
+            _fail(future, once_more(error))
+        for map_ in self._maps.values():
+            map_.fail(once_more(error))
+        self._waiting.clear()
+        self._running.clear()
+        self._maps.clear()
+        self._finished = True
+
+    def _leave(self) -> None:
+        """Let go of everything: the pods drop our work, and stay warm."""
+        # A broken executor's calls are of no use to anyone; else nothing runs any more.
+        self._session.leave(signal.SIGKILL if self.broken is not None else 0)
+        self._provisioner.close()
+        self._session.close(CLOSE_TIMEOUT)
+        self._provisioner.join(CLOSE_TIMEOUT)
+        self._printer.close(CLOSE_TIMEOUT)
+
+    def _fail_the_rest(self) -> None:
+        """What slipped into the inbox while we were leaving."""
+        while True:
+            try:
+                item = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            error = self.broken or ThreadDied("the executor has ended")
+            if isinstance(item, MapStarted):
+                item.map.fail(once_more(error))
+            elif isinstance(item, Refused):
+                _fail(item.future, item.error)
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    """Fail a Future, whatever its state is and whatever its callbacks do: the next one waits."""
+    try:
+        if future.running() or future.set_running_or_notify_cancel():
+            future.set_exception(error)
+    except BaseException:
+        logger.exception("a callback of a Future failed")

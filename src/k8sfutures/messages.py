@@ -1,0 +1,231 @@
+"""What travels through RabbitMQ: the messages. See `codec` for their encoding and signature.
+
+What the user's objects became is carried as opaque bytes, with the call id outside, so that a
+body that cannot be read fails one Future and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, NamedTuple
+
+import cloudpickle
+
+PROTOCOL: Final = 1
+"""Version of this module and of `codec`; pods and clients of different versions do not talk."""
+
+CHUNK_SIZE: Final = 4 * 1024 * 1024
+"""Bytes of one chunk of a bulky body: well under the 16 MiB that RabbitMQ 4 accepts."""
+
+INLINE_LIMIT: Final = 256 * 1024
+"""A body above this many bytes travels in chunks of its own, to the one pod that needs it."""
+
+Call = tuple[int, int, int, bytes | None]
+"""(call id, function id, items, body). ``items`` is 0 for one submitted call, whose body is the
+pickled ``(args, kwargs)``; n > 0 for a range of a map, whose body is a msgpack array of n
+argument tuples, each pickled on its own (nil where that failed; its outcome says nothing). A
+body of None has been sent ahead in chunks."""
+
+Outcome = tuple[int, int, int, int, bytes | None]
+"""(call id, item, status, microseconds it ran, body)."""
+
+# The statuses of an outcome.
+RESULT: Final = 0
+"""The body is the pickled result."""
+EXCEPTION: Final = 1
+"""The function raised, or its result could not be pickled; the body is the pickled exception."""
+NOT_LOADABLE: Final = 2
+"""The pod could not unpickle function or arguments; the body is the pickled exception."""
+CRASHED: Final = 3
+"""The CPU process died; the body is a msgpack map of the fields of `WorkerCrashed`."""
+
+
+class Versions(NamedTuple):
+    """What both sides must have in common to understand each other's pickles."""
+
+    python: str
+    protocol: int
+    cloudpickle: str
+
+    @classmethod
+    def ours(cls) -> Versions:
+        """The versions of this process: Python to the minor, cloudpickle to the minor."""
+        python = ".".join(platform.python_version_tuple()[:2])
+        pickler = ".".join(cloudpickle.__version__.split(".")[:2])
+        return cls(python, PROTOCOL, pickler)
+
+    def __str__(self) -> str:
+        return (
+            f"Python {self.python}, k8sfutures protocol {self.protocol}, "
+            f"cloudpickle {self.cloudpickle}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Client to pods: here I am, answer with `Hello`; renews everything that you know of me.
+
+    Attributes:
+        versions: of the client.
+        group: number of the last group that the client has sent.
+        lease: seconds without a message after which the pod drops this client's work.
+        initializer: pickled ``(function, args)`` to run in each CPU process first, or None.
+        max_tasks_per_child: calls after which a CPU process is replaced, or None.
+    """
+
+    kind: ClassVar[int] = 1
+    versions: tuple[Any, ...]
+    group: int
+    lease: float
+    initializer: bytes | None
+    max_tasks_per_child: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Client to pods: all that one flush sends.
+
+    Attributes:
+        number: counts the client's groups; a pod ignores one that is not newer.
+        functions: pickled functions by id, those that some pod here does not have yet.
+        released: ids of functions that no call will use again.
+        shares: pod name to (how many calls may run there at once, its calls).
+    """
+
+    kind: ClassVar[int] = 2
+    number: int
+    functions: dict[int, bytes]
+    released: list[int]
+    shares: dict[str, tuple[int, list[Call]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Client to one pod: I am alive, and have the results up to number `results`."""
+
+    kind: ClassVar[int] = 3
+    group: int
+    results: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Client to pods: give these calls back if they have not started (answer: `Returned`)."""
+
+    kind: ClassVar[int] = 4
+    calls: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Client to pods: I leave; drop my calls, and end running ones with this signal (0: let be)."""
+
+    kind: ClassVar[int] = 5
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a bulky body, of a call (item -1) or of an outcome; its bytes are the tail."""
+
+    kind: ClassVar[int] = 6
+    call: int
+    item: int
+    index: int
+    count: int
+    tail: bytes = dataclasses.field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Pod to client: what I am, and what I hold of yours.
+
+    Attributes:
+        name: the pod's name.
+        node: the machine that it runs on.
+        pid: process id of the agent, in the pod's own numbering.
+        cpu_ids: one for each CPU process.
+        versions: of the pod.
+        reply: True where it answers an `Attach`, False where the pod announces itself.
+        group: number of the newest group that it has seen from this client.
+        holding: ids of the client's calls that it has, those included whose outcome the
+            client has not confirmed.
+        results: number of the last results before those that follow this message.
+    """
+
+    kind: ClassVar[int] = 7
+    name: str
+    node: str
+    pid: int
+    cpu_ids: list[int]
+    versions: tuple[Any, ...]
+    reply: bool
+    group: int
+    holding: list[int]
+    results: int
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Pod to client: outcomes, kept by the pod until the client confirms this number."""
+
+    kind: ClassVar[int] = 8
+    number: int
+    outcomes: list[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Pod to client: what of these calls has no outcome yet will not run here.
+
+    Attributes:
+        calls: their ids.
+        draining: whether the pod takes no calls any more.
+    """
+
+    kind: ClassVar[int] = 9
+    calls: list[int]
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InitializerRaised:
+    """Pod to client: your initializer raised; the body is the pickled exception."""
+
+    kind: ClassVar[int] = 10
+    cpu_id: int
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """Pod to its clients: I end, for this reason; what I held and did not return is lost."""
+
+    kind: ClassVar[int] = 11
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """Pod to client: what calls wrote, as (call id, stream 1 or 2, text)."""
+
+    kind: ClassVar[int] = 12
+    lines: list[tuple[int, int, str]]
+
+
+Message = (
+    Attach
+    | Group
+    | Renew
+    | Recall
+    | Detach
+    | Chunk
+    | Hello
+    | Results
+    | Returned
+    | InitializerRaised
+    | Goodbye
+    | Printed
+)

@@ -1,0 +1,233 @@
+"""From the body of an outcome to what the user gets: a value, or an exception."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgpack
+
+from .errors import (
+    CallNotLoadable,
+    ExecutorBroken,
+    InitializerFailed,
+    PodLost,
+    ResultNotLoadable,
+    ThreadDied,
+    WorkerCrashed,
+)
+from .messages import CRASHED, NOT_LOADABLE
+from .serialization import loads
+
+
+def loaded(body: bytes | None, function: str) -> Any:
+    """Unpickle a result.
+
+    Args:
+        body: from the outcome.
+        function: name of what returned it.
+
+    Raises:
+        ResultNotLoadable: it cannot be unpickled here; the cause says why.
+    """
+    try:
+        return loads(body or b"")
+    except BaseException as error:  # a result's own code runs here, and may even exit
+        if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+            raise  # somebody has pressed Ctrl-C
+        raise ResultNotLoadable(
+            f"what {function} returned or raised cannot be unpickled here: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def failure_of(status: int, body: bytes | None, function: str) -> BaseException:
+    """The exception for an outcome that is not a result.
+
+    Args:
+        status: of the outcome.
+        body: of the outcome.
+        function: name of what was called.
+
+    Returns:
+        What the function raised, or what became of the call.
+    """
+    if status == CRASHED:
+        return _crash(body or b"", function)
+    try:
+        error = loaded(body, function)
+    except ResultNotLoadable as not_loadable:
+        stand_alone(not_loadable)
+        return not_loadable
+    if not isinstance(error, BaseException):
+        return ResultNotLoadable(f"{function} raised what is not an exception here: {error!r}")
+    stand_alone(error)
+    if status == NOT_LOADABLE:
+        failure = CallNotLoadable(
+            f"the pod could not unpickle the call of {function}: {type(error).__name__}: {error}"
+        )
+        failure.__cause__ = error
+        return failure
+    return error
+
+
+# --- exceptions that hold nothing but themselves
+
+
+def initializer_failure(body: bytes, pod: str, cpu_id: int) -> InitializerFailed:
+    """What an executor whose initializer raised is broken by; it is logged, too.
+
+    Args:
+        body: the pickled exception.
+        pod: where it was raised.
+        cpu_id: of the process that raised it.
+
+    Returns:
+        The failure, with the exception as its cause.
+    """
+    try:
+        cause = loaded(body, "the initializer")
+    except ResultNotLoadable as error:
+        cause = error
+    stand_alone(cause)
+    # Where, and in which words, the standard library logs it.
+    logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
+    failure = InitializerFailed(
+        f"the initializer raised {type(cause).__name__}: {cause} (pod {pod}, CPU id {cpu_id})"
+    )
+    failure.__cause__ = cause
+    return failure
+
+
+def lost_failure(pods: tuple[str, ...], retries: int) -> PodLost:
+    """What a call fails with that was lost with its pods too often.
+
+    Args:
+        pods: those that were lost with it, oldest first.
+        retries: how often it could run again.
+    """
+    return PodLost(
+        f"the call was lost with {len(pods)} pods ({', '.join(pods)}) and is not tried again "
+        f"(retries={retries}); it may be what ended them",
+        pods=pods,
+    )
+
+
+def thread_died(name: str, error: BaseException) -> ThreadDied:
+    """What every Future fails with when a thread of the client has failed.
+
+    Args:
+        name: of the thread.
+        error: what it failed with; becomes the cause.
+    """
+    died = ThreadDied(f"the {name} thread failed: {type(error).__name__}: {error}")
+    died.__cause__ = error
+    return died
+
+
+def once_more(error: ExecutorBroken) -> ExecutorBroken:
+    """The reason why the executor is broken, for one more to raise: with a traceback of its own.
+
+    Args:
+        error: that reason.
+
+    Returns:
+        A copy of it, which no other Future has.
+    """
+    copy = type(error)(*error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def stand_alone(error: BaseException) -> None:
+    """Let an exception keep its traceback, and no frame of whoever has made or loaded it.
+
+    A frame keeps its caller's, and so every variable there: an exception in a Future would keep
+    alive, for as long as anyone has it, the messages that came with it and the executor.
+
+    Args:
+        error: gets a traceback of frames without callers or variables; so do its cause, its
+            context, and the members of a group.
+    """
+    left, seen = [error], set()
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = _without_callers(one.__traceback__)
+        left += [other for other in (one.__cause__, one.__context__) if other is not None]
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+
+
+def _without_callers(traceback: types.TracebackType | None) -> types.TracebackType | None:
+    entries = []
+    while traceback is not None:
+        entries.append((traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    for frame, line in reversed(entries):
+        code = _FRAME.replace(
+            co_filename=frame.f_code.co_filename,
+            co_name=frame.f_code.co_name,
+            co_qualname=frame.f_code.co_qualname,
+            co_firstlineno=line,
+        )
+        # A generator that has not begun has a frame, and nobody has called that.
+        alone: types.FrameType = types.FunctionType(code, frame.f_globals)().gi_frame
+        traceback = types.TracebackType(traceback, alone, 0, line)
+    return traceback
+
+
+def _generator() -> Iterator[None]:
+    yield
+
+
+def _one_line(code: types.CodeType) -> types.CodeType:
+    """The code with all of it on its first line, and no columns to be marked there."""
+    units = len(code.co_code) // 2
+    lengths = [min(8, units - start) for start in range(0, units, 8)]
+    # Location entries of CPython's Objects/locations.md: 13 is "no column info", 0 lines on.
+    table = b"".join([bytes((0x80 | 13 << 3 | length - 1, 0)) for length in lengths])
+    return code.replace(co_linetable=table)
+
+
+_FRAME: Final = _one_line(_generator.__code__)
+
+
+def _crash(body: bytes, function: str) -> WorkerCrashed:
+    story: dict[str, Any] = msgpack.unpackb(body)
+    number, code = story["signal"], story["exitcode"]
+    if number is not None:
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = "of no name"
+        how = f"was killed by signal {number} ({name})"
+    else:
+        how = f"exited with code {code}"
+    hint = _HINTS.get(number, "") if number is not None else _EXIT_HINT
+    return WorkerCrashed(
+        f"the CPU process that ran {function} {how}{hint} "
+        f"(pod {story['pod']}, CPU id {story['cpu_id']}, pid {story['pid']}); "
+        "no other call is affected, and the process has been replaced",
+        **story,
+    )
+
+
+_EXIT_HINT = "; did the call end its process, with os._exit for one?"
+_HINTS = {
+    signal.SIGSEGV: "; a crash in native code?",
+    signal.SIGABRT: "; an abort in native code?",
+    signal.SIGBUS: "; a crash in native code, or a full /dev/shm?",
+    signal.SIGKILL: "; out of memory?",
+}

@@ -1,0 +1,256 @@
+"""Pods as ordinary processes of this machine: the embedded default.
+
+The same worker program, broker and messages as on a cluster. A pod is started detached from
+the client (a session of its own, output to a log file) and outlives it; a small file for each
+pod says that it is there, so that the next client starts none.
+
+Folder of a pool: ``<cache>/pods/<pool>@<host>/``, with ``<pod>.json`` (pid and start time of the
+agent) and ``<pod>.log``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..address import parse_amqp_url
+from ..broker import ensure_local_broker
+from ..codec import derive_key
+from ..config import Settings
+from ..errors import PodsUnavailable
+from ..machine import cache_folder, start_time
+from . import Credentials, PodEnded, PodEvent
+
+logger = logging.getLogger(__name__)
+
+_TAIL: Final = 2000
+"""Characters of a pod's log that an error shows."""
+
+
+class LocalPods:
+    """A `PodSource` on this machine.
+
+    Args:
+        settings: the executor's.
+        pool: the pool's name.
+    """
+
+    def __init__(self, settings: Settings, pool: str) -> None:
+        self._settings = settings
+        self._pool = pool
+        # Per host, as a home folder can be shared between machines and a pid cannot.
+        self._folder = cache_folder() / "pods" / f"{pool}@{platform.node()}"
+        self._watched: dict[int, tuple[str, int]] = {}  # pidfd -> pod, pid
+        self._known: set[str] = set()
+        # Sockets, not a pipe: `wake` may come after `close`, and must not hit another's file.
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+
+    def credentials(self) -> Credentials:
+        """The configured broker's, or the local one's, which is started if need be."""
+        url = self._settings.amqp_url or ensure_local_broker(timeout=self._settings.startup_timeout)
+        secret = self._settings.secret or parse_amqp_url(url).password
+        return Credentials(url, derive_key(secret))
+
+    def ensure(self, credentials: Credentials) -> None:
+        """Start one pod for the whole machine, or pods of ``worker_processes``, if none runs."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._locked():
+                running = {pod.name: pod.pid for pod in _records(self._folder)}
+                if not running:
+                    for cpu_ids in self._shares():
+                        name, pid = self._start(credentials, cpu_ids)
+                        running[name] = pid
+        except OSError as error:
+            raise PodsUnavailable(
+                f"cannot start local pods with files in {self._folder}: {error}"
+            ) from error
+        for name, pid in running.items():
+            self._watch_pid(name, pid)
+
+    def watch(self, emit: Callable[[PodEvent], None]) -> None:
+        """Wait until a pod ends or `wake` is called."""
+        poller = select.poll()
+        poller.register(self._wake_read, select.POLLIN)
+        for descriptor in self._watched:
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, _ in poller.poll():
+            if descriptor == self._wake_read.fileno():
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_read.recv(4096)
+                continue
+            name, pid = self._watched.pop(descriptor)
+            os.close(descriptor)
+            self._known.discard(name)
+            status = 0
+            with contextlib.suppress(ChildProcessError):  # another client's child
+                _, status = os.waitpid(pid, 0)
+            emit(PodEnded(name, self._story(name), failed=status != 0))
+
+    def wake(self) -> None:
+        """Make `watch` return."""
+        with contextlib.suppress(OSError):  # full: it is awake already; or closed
+            self._wake_write.send(b"x")
+
+    def close(self) -> None:
+        """Stop watching; the pods stay."""
+        for descriptor in self._watched:
+            os.close(descriptor)
+        self._watched.clear()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    # --- the folder
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One client at a time starts pods; the lock is held for some milliseconds."""
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _shares(self) -> list[list[int]]:
+        """CPU ids for each pod to start."""
+        cpus = sorted(os.sched_getaffinity(0))
+        size = self._settings.worker_processes or len(cpus)
+        if size > len(cpus):
+            raise PodsUnavailable(
+                f"worker_processes={size} is more than the {len(cpus)} CPUs of this machine"
+            )
+        return [cpus[at : at + size] for at in range(0, len(cpus) - size + 1, size)]
+
+    def _start(self, credentials: Credentials, cpu_ids: list[int]) -> tuple[str, int]:
+        name = f"pod-{uuid.uuid4().hex[:12]}"
+        config = json.dumps(
+            {
+                "url": credentials.url,
+                "pool": self._pool,
+                "name": name,
+                "key": credentials.key.hex(),
+                "cpu_ids": cpu_ids,
+                "warm_for": self._settings.warm_for_seconds("local"),
+            }
+        ).encode()
+        log = self._folder / f"{name}.log"
+        read, write = os.pipe()
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-m", "k8sfutures.worker"],
+                _environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, read, 0),
+                    (
+                        os.POSIX_SPAWN_OPEN,
+                        1,
+                        str(log),
+                        os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+                        0o600,
+                    ),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+            )
+            os.write(write, config)  # far less than a pipe takes without blocking
+        finally:
+            os.close(read)
+            os.close(write)
+        record = {"pid": pid, "started": start_time(pid), "cpu_ids": cpu_ids}
+        draft = self._folder / f"{name}.new"
+        draft.write_text(json.dumps(record))
+        draft.replace(self._folder / f"{name}.json")  # nobody reads half of it
+        logger.info("started local pod %s on CPUs %s", name, cpu_ids)
+        return name, pid
+
+    def _watch_pid(self, name: str, pid: int) -> None:
+        if name in self._known:
+            return
+        self._known.add(name)
+        try:
+            self._watched[os.pidfd_open(pid)] = (name, pid)
+        except ProcessLookupError:
+            self._known.discard(name)
+
+    def _story(self, name: str) -> str:
+        try:
+            tail = (self._folder / f"{name}.log").read_text(errors="replace")[-_TAIL:]
+        except OSError as error:
+            tail = f"(no log: {error})"
+        return f"the local pod {name} has ended; its log ends with:\n{tail.strip()}"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPod:
+    """A local pod that runs.
+
+    Attributes:
+        name: the pod's.
+        pool: name of its pool.
+        pid: process id of its agent.
+        cpu_ids: one for each of its CPU processes.
+    """
+
+    name: str
+    pool: str
+    pid: int
+    cpu_ids: tuple[int, ...]
+
+
+def local_pods() -> list[LocalPod]:
+    """The local pods of this user that run on this machine, of every pool."""
+    folders = sorted((cache_folder() / "pods").glob(f"*@{platform.node()}"))
+    return [pod for folder in folders for pod in _records(folder)]
+
+
+def stop_local_pods(pool: str | None = None) -> list[LocalPod]:
+    """Ask local pods to finish what runs, return the rest to its clients, and end.
+
+    Args:
+        pool: only the pods of this pool; None for all.
+
+    Returns:
+        Those that were asked.
+    """
+    asked: list[LocalPod] = []
+    for pod in local_pods():
+        if pool is None or pod.pool == pool:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pod.pid, signal.SIGTERM)
+                asked.append(pod)
+    return asked
+
+
+def _records(folder: Path) -> Iterator[LocalPod]:
+    """The pods of a pool that run; the files of those that do not are removed."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(path.read_text())
+            pid, started = int(record["pid"]), int(record["started"])
+            cpu_ids = tuple(map(int, record["cpu_ids"]))
+        except (ValueError, KeyError, TypeError, OSError):
+            pid, started, cpu_ids = 0, 0, ()
+        if start_time(pid) == started:
+            yield LocalPod(path.stem, folder.name.rpartition("@")[0], pid, cpu_ids)
+        else:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".log").unlink(missing_ok=True)
+
+
+def _environment() -> dict[str, str]:
+    """The client's environment without its settings: they are in the pod's configuration."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("K8SFUTURES_")}

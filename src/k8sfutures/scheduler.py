@@ -1,0 +1,433 @@
+"""Which call runs on which pod: the client's decisions, as a pure state machine.
+
+Nothing in here opens, locks, waits, reads a clock or knows a Future. The manager feeds
+`Scheduler.handle` with events (batches of what happened) and carries out the instructions
+that come back::
+
+    submitted, grown ─┐                                  ┌─► Dispatch   one group to send
+    joined, gone ─────┼─► handle(event) ─► state ────────┼─► Settle     outcomes for Futures
+    arrived, … ───────┘                                  └─► Lost       calls out of retries
+
+How much a pod is given
+    A call is charged an estimate of the time it takes of one slot: the running mean of its
+    function's durations, plus its bytes over `BANDWIDTH`, and `WINDOW` while nothing is known
+    or when it is longer than that. A pod takes a call while it has a free slot, or while what
+    it was charged for stays within one `WINDOW` for each slot. So long calls go one to a slot
+    and are assigned as late as possible; tiny ones go ahead in bulk, and a pod is topped up
+    when it is down to half, which is what makes groups large under load and immediate when
+    idle.
+
+Ranges of a map
+    The items of a map wait here as a count. A range is cut when it is dispatched: one item
+    until a duration is known, then about `RANGE` seconds of work, but no more than a fair part
+    of what is left. Items finish in order, so a range that stops half-way (its CPU process
+    died, its pod was lost) loses exactly the item that ran; the rest is dispatched again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from .messages import EXCEPTION, Call
+from .scheduler_backlog import Backlog
+from .scheduler_events import (
+    Arrived,
+    CancelPending,
+    Dispatch,
+    Event,
+    FunctionsDropped,
+    GivenBack,
+    Instruction,
+    Lost,
+    MapDropped,
+    MapGrown,
+    PodGone,
+    PodJoined,
+    PodReported,
+    Range,
+    Settle,
+    Statistics,
+    Submitted,
+    Withdrawn,
+)
+from .scheduler_records import WINDOW, Durations, Flight, Pod, Source
+
+KEPT_FUNCTIONS: Final = 256
+"""Functions that the client has dropped and pods still keep: told in bulk, not one by one."""
+
+
+class Scheduler:
+    """Assigns calls to pods; see the module's text for how.
+
+    Args:
+        max_workers: calls that may run at once over all pods, or None for all slots.
+        retries: how often a call whose pod was lost is dispatched again.
+        first_range_id: call ids for ranges of maps count up from here; calls that are
+            submitted must have ids below.
+    """
+
+    def __init__(
+        self, *, max_workers: int | None = None, retries: int = 3, first_range_id: int = 1 << 48
+    ) -> None:
+        self._max_workers = max_workers
+        self._retries = retries
+        self._group = 0
+        self._backlog = Backlog(first_range_id)
+        self._pods: dict[str, Pod] = {}
+        self._durations = Durations()
+        self._dropped: set[int] = set()
+        self._release_in = 0  # calls to dispatch before `_released` is worth its scan again
+
+    # --- what the manager asks
+
+    @property
+    def group(self) -> int:
+        """Number of the last group."""
+        return self._group
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is in flight."""
+        return not self._backlog.pending and not any(pod.in_flight for pod in self._pods.values())
+
+    @property
+    def waiting(self) -> int:
+        """Calls and items that no pod has yet."""
+        return self._backlog.waiting
+
+    def position(self, map_id: int) -> int:
+        """Index of the first item of a map that has never been dispatched."""
+        return self._backlog.position(map_id)
+
+    def is_draining(self, pod: str) -> bool:
+        """Whether a pod has said that it takes no calls any more."""
+        return pod in self._pods and self._pods[pod].draining
+
+    def in_flight(self, pod: str) -> list[int]:
+        """Ids of the calls that a pod has."""
+        return list(self._pods[pod].in_flight) if pod in self._pods else []
+
+    def statistics(self) -> Statistics:
+        """Counts for people and tests."""
+        pods = self._pods.values()
+        return Statistics(
+            self.waiting,
+            sum(len(pod.in_flight) for pod in pods),
+            sum(pod.limit for pod in pods),
+            len(pods),
+        )
+
+    # --- the state machine
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """Take in what happened; say what to do about it.
+
+        Args:
+            event: a batch.
+
+        Returns:
+            Instructions, to be carried out in this order.
+        """
+        out: list[Instruction] = []
+        match event:
+            case Arrived():
+                self._arrived(event, out)
+            case Submitted():
+                self._backlog.pending.extend(event.calls)
+            case MapGrown():
+                self._backlog.grow(event)
+            case MapDropped():
+                self._backlog.drop_map(event.map_id)
+            case PodJoined():
+                self._pods.setdefault(event.pod, Pod(event.pod, event.slots))
+                self._share_limit()
+            case PodReported():
+                self._pod_reported(event)
+            case PodGone():
+                self._pod_gone(event.pod, out)
+            case GivenBack():
+                self._given_back(event)
+            case Withdrawn():
+                self._withdrawn(event.calls)
+            case FunctionsDropped():
+                self._dropped.update(event.functions)
+            case CancelPending():
+                self._backlog.cancel(event.keep)
+        dispatch = self._dispatch()
+        if dispatch is not None:
+            out.append(dispatch)
+        return out
+
+    def _arrived(self, event: Arrived, out: list[Instruction]) -> None:
+        pod = self._pods.get(event.pod)
+        if pod is None:
+            return
+        calls: list[tuple[int, int, int, bytes | None]] = []
+        items: list[tuple[int, int, int, bytes | None]] = []
+        learn = self._durations.learn
+        in_flight, losses = pod.in_flight, self._backlog.losses
+        for call_id, item, status, micros, body in event.outcomes:
+            flight = in_flight.get(call_id)
+            if flight is None:
+                continue  # told before, or by a pod that had been given up
+            call = flight.call
+            if status <= EXCEPTION:
+                learn(call[1], micros * 1e-6)
+            if call[2]:
+                self._item_arrived(pod, call_id, (item, status, body), items)
+            else:
+                pod.drop(call_id)
+                if losses:
+                    losses.pop(call_id, None)
+                calls.append((call_id, call[1], status, body))
+        if calls or items:
+            out.append(Settle(pod.name, calls, items))
+        if pod.draining:
+            self._share_limit()
+
+    def _item_arrived(
+        self,
+        pod: Pod,
+        call_id: int,
+        outcome: tuple[int, int, bytes | None],
+        items: list[tuple[int, int, int, bytes | None]],
+    ) -> None:
+        item, status, body = outcome
+        state = self._backlog.ranges[call_id]
+        if not state.finish(item):
+            return  # told before
+        items.append((state.cut.map_id, state.cut.start + item, status, body))
+        if not state.left:
+            pod.drop(call_id)
+            self._backlog.forget_range(call_id)
+
+    def _pod_reported(self, event: PodReported) -> None:
+        pod = self._pods.get(event.pod)
+        if pod is None:
+            return
+        missing = [
+            call_id
+            for call_id, flight in pod.in_flight.items()
+            if flight.group <= event.group and call_id not in event.holding
+        ]
+        pod.functions.clear()
+        # These never started: no retry is counted.
+        self._backlog.requeue(self._take_back(event.pod, missing))
+
+    def _given_back(self, event: GivenBack) -> None:
+        pod = self._pods.get(event.pod)
+        if pod is None:
+            return
+        self._backlog.requeue(self._take_back(event.pod, event.calls))
+        if event.draining or pod.draining:
+            pod.draining = True
+            self._share_limit()
+
+    def _pod_gone(self, name: str, out: list[Instruction]) -> None:
+        pod = self._pods.pop(name, None)
+        if pod is None:
+            return
+        self._share_limit()
+        again: list[Call] = []
+        for call_id, flight in pod.in_flight.items():
+            lost = (*self._backlog.losses.pop(call_id, ()), name)
+            call = flight.call
+            if call[2]:
+                state = self._backlog.ranges.pop(call_id)
+                if len(lost) > self._retries:
+                    out += (Lost(None, item, lost) for item in state.unfinished())
+                else:
+                    again += self._backlog.singles(call[1], state, lost)
+            elif len(lost) > self._retries:
+                out.append(Lost(call_id, None, lost))
+            else:
+                self._backlog.losses[call_id] = lost
+                again.append(call)
+        self._backlog.requeue(again)
+
+    def _take_back(self, name: str, call_ids: Iterable[int]) -> list[Call]:
+        """What has to run elsewhere of these calls, which the pod does not have any more."""
+        pod = self._pods.get(name)
+        again: list[Call] = []
+        if pod is None:
+            return again
+        for call_id in call_ids:
+            flight = pod.drop(call_id)
+            if flight is None:
+                continue
+            if flight.call[2]:
+                lost = self._backlog.losses.pop(call_id, ())
+                state = self._backlog.ranges.pop(call_id)
+                if state.left == state.cut.items:
+                    again.append(self._backlog.new_range(flight.call[1], state.cut, lost))
+                else:
+                    again += self._backlog.singles(flight.call[1], state, lost)
+            else:
+                again.append(flight.call)
+        return again
+
+    def _withdrawn(self, call_ids: list[int]) -> None:
+        for pod in self._pods.values():
+            for call_id in call_ids:
+                if pod.drop(call_id) is not None:
+                    self._backlog.ranges.pop(call_id, None)
+                    self._backlog.losses.pop(call_id, None)
+
+    # --- assignment
+
+    def _share_limit(self) -> None:
+        """Allot `max_workers` to the pods, oldest first; one that drains keeps what still runs."""
+        left = self._max_workers
+        for pod in sorted(self._pods.values(), key=lambda pod: not pod.draining):
+            limit = pod.slots
+            if pod.draining:
+                limit = min(pod.limit, sum(map(self._backlog.items_left, pod.in_flight)))
+            pod.limit = limit if left is None else min(limit, left)
+            if left is not None:
+                left -= pod.limit
+
+    def _dispatch(self) -> Dispatch | None:
+        if not self._backlog.pending or not self._pods:
+            return None
+        shares: dict[str, list[Call]] = {}
+        self._group += 1
+        self._fill_free_slots(shares)
+        if self._backlog.pending:
+            self._prefetch(shares)
+        if not shares:
+            self._group -= 1
+            return None
+        return self._group_of(shares)
+
+    def _group_of(self, shares: dict[str, list[Call]]) -> Dispatch:
+        functions: set[int] = set()
+        ranges: dict[int, Range] = {}
+        out: dict[str, tuple[int, list[Call]]] = {}
+        for name, calls in shares.items():
+            pod = self._pods[name]
+            known = pod.functions
+            new = {call[1] for call in calls}
+            new -= known
+            if new:
+                functions |= new
+                known |= new
+            for call in calls:
+                if call[2]:
+                    ranges[call[0]] = self._backlog.ranges[call[0]].cut
+            out[name] = (pod.limit, calls)
+            self._release_in -= len(calls)
+        released = self._released() if len(self._dropped) > KEPT_FUNCTIONS else []
+        return Dispatch(self._group, out, ranges, sorted(functions), released)
+
+    def _fill_free_slots(self, shares: dict[str, list[Call]]) -> None:
+        """One call to each free slot, the pod with the most free ones first."""
+        free = [
+            (len(pod.in_flight) - pod.limit, name)
+            for name, pod in self._pods.items()
+            if len(pod.in_flight) < pod.limit and not pod.draining
+        ]
+        heapq.heapify(free)
+        while free and self._backlog.pending:
+            room, name = free[0]
+            pod = self._pods[name]
+            call = self._backlog.next_call(self._items_of_head())
+            charge = self._durations.charge(call[1], call[2] or 1, len(call[3] or b""))
+            pod.take(call, charge, self._group)
+            shares.setdefault(name, []).append(call)
+            if room + 1 < 0:
+                heapq.heapreplace(free, (room + 1, name))
+            else:
+                heapq.heappop(free)
+
+    def _prefetch(self, shares: dict[str, list[Call]]) -> None:
+        """Top up the pods that are down to half their window, each with its fair part."""
+        hungry = [
+            pod
+            for pod in self._pods.values()
+            if pod.limit and not pod.draining and pod.work <= pod.limit * WINDOW / 2
+        ]
+        slots = sum(pod.limit for pod in hungry)
+        waiting = len(self._backlog.pending) if len(hungry) > 1 else 0
+        for pod in hungry:
+            window = pod.limit * WINDOW
+            most = -(-waiting * pod.limit // slots) if waiting else None
+            group, charge_of = self._group, self._durations.charge
+            calls: list[Call] = []
+            work, in_flight = pod.work, pod.in_flight
+            while pending := self._backlog.pending:
+                head = pending[0]
+                items = 0
+                if isinstance(head, Source):
+                    items = self._items_of_head()
+                    charge = charge_of(head.function, items, 0)
+                elif most is not None and len(calls) >= most:
+                    break
+                else:
+                    charge = charge_of(head[1], head[2] or 1, len(head[3] or b""))
+                if work + charge > window:
+                    break
+                call = self._backlog.next_call(items)
+                in_flight[call[0]] = Flight(call, charge, group)
+                work += charge
+                calls.append(call)
+            pod.work = work
+            if calls:
+                shares.setdefault(pod.name, []).extend(calls)
+
+    def _items_of_head(self) -> int:
+        """How many items to take where a map waits longest; of no interest otherwise."""
+        head = self._backlog.pending[0]
+        if not isinstance(head, Source):
+            return 0
+        slots = sum(pod.limit for pod in self._pods.values())
+        return self._durations.items_of_range(head, slots)
+
+    def _released(self) -> list[int]:
+        """Functions that the client dropped and that no call refers to any more."""
+        if self._release_in > 0:
+            return []
+        used = self._backlog.functions()
+        for pod in self._pods.values():
+            used.update(flight.call[1] for flight in pod.in_flight.values())
+        # The scan is paid for by the calls that are dispatched until the next one.
+        self._release_in = len(self._backlog.pending) // 8
+        released = sorted(self._dropped - used)
+        self._dropped.difference_update(released)
+        for pod in self._pods.values():
+            pod.functions.difference_update(released)
+        for function in released:
+            self._durations.forget(function)
+        return released
+
+    # --- for tests
+
+    def validate(self) -> None:
+        """Check what must always hold.
+
+        Raises:
+            AssertionError: it does not; the text says what.
+        """
+        seen: set[int] = set()
+        for call_id in self._call_ids():
+            assert call_id not in seen, f"call {call_id} is in two places"
+            seen.add(call_id)
+        for pod in self._pods.values():
+            charged = sum(flight.charge for flight in pod.in_flight.values())
+            assert abs(charged - pod.work) < 1e-6, f"{pod.name} is charged {pod.work}"
+            assert 0 <= pod.limit <= pod.slots, f"{pod.name} may run {pod.limit}"
+        if self._max_workers is not None:
+            assert sum(pod.limit for pod in self._pods.values()) <= self._max_workers
+        assert self._backlog.ranges.keys() <= seen, "a range that is nowhere"
+        for state in self._backlog.ranges.values():
+            assert state.left == state.done.count(0), "a range that has miscounted its items"
+            assert state.left, "a range that is finished and still here"
+        assert self._backlog.losses.keys() <= seen, "losses of a call that is nowhere"
+
+    def _call_ids(self) -> Iterator[int]:
+        for entry in self._backlog.pending:
+            if not isinstance(entry, Source):
+                yield entry[0]
+        for pod in self._pods.values():
+            yield from pod.in_flight

@@ -1,0 +1,135 @@
+"""What the scheduler remembers: maps, ranges of them, and pods with what they were given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from .messages import Call
+from .scheduler_events import Range
+
+WINDOW: Final = 0.020
+"""Seconds of work that a slot may have in flight, queued work included. Long enough to hide
+the way through the broker (about 1 ms) many times over, short enough that what was given to
+the wrong pod is done soon."""
+
+RANGE: Final = 0.010
+"""Seconds of work in a range of a map: long against the cost of a call, short against WINDOW."""
+
+BANDWIDTH: Final = 100e6
+"""Bytes per second that a call's body is charged at, so that a slot's window also bounds bytes."""
+
+SHORTEST: Final = 20e-6
+"""Seconds; no call is charged less, since the agent and its pipe take about that much."""
+
+LONGEST_RANGE: Final = 1000
+"""Items; a bound on what one lost range can cost, whatever the estimate says."""
+
+FOLLOW: Final = 0.2
+"""Weight of the newest duration in the running mean: a change of pace shows within 10 calls."""
+
+
+class Source:
+    """A map whose items wait to be cut into ranges."""
+
+    __slots__ = ("chunksize", "count", "function", "map_id", "next")
+
+    def __init__(self, map_id: int, function: int, chunksize: int | None) -> None:
+        self.map_id = map_id
+        self.function = function
+        self.chunksize = chunksize
+        self.next = 0
+        self.count = 0
+
+
+class RangeState:
+    """A range that is dispatched or waits to be again, and which of its items are done."""
+
+    __slots__ = ("cut", "done", "left")
+
+    def __init__(self, cut: Range) -> None:
+        self.cut = cut
+        self.left = cut.items
+        self.done = bytearray(cut.items)
+
+    def finish(self, item: int) -> bool:
+        """Mark an item; False where it was marked, or is none of this range."""
+        if not 0 <= item < self.cut.items or self.done[item]:
+            return False
+        self.done[item] = 1
+        self.left -= 1
+        return True
+
+    def unfinished(self) -> list[tuple[int, int]]:
+        """(map id, index) of the items that are not done."""
+        map_id, start, _ = self.cut
+        return [(map_id, start + item) for item, done in enumerate(self.done) if not done]
+
+
+class Flight(NamedTuple):
+    """A call that a pod has, with the seconds it is charged and the group that it went with."""
+
+    call: Call
+    charge: float
+    group: int
+
+
+@dataclass(slots=True)
+class Pod:
+    """A pod: its slots, how many of them it may use, and what it has."""
+
+    name: str
+    slots: int
+    limit: int = 0
+    draining: bool = False
+    work: float = 0.0
+    in_flight: dict[int, Flight] = field(default_factory=dict)
+    functions: set[int] = field(default_factory=set)
+
+    def take(self, call: Call, charge: float, group: int) -> None:
+        self.in_flight[call[0]] = Flight(call, charge, group)
+        self.work += charge
+
+    def drop(self, call_id: int) -> Flight | None:
+        flight = self.in_flight.pop(call_id, None)
+        if flight is not None:
+            # An empty pod is charged nothing, whatever rounding has left behind.
+            self.work = self.work - flight.charge if self.in_flight else 0.0
+        return flight
+
+
+class Durations:
+    """How long calls take, by function, and what follows for charges and ranges."""
+
+    __slots__ = ("_means",)
+
+    def __init__(self) -> None:
+        self._means: dict[int, float] = {}
+
+    def learn(self, function: int, took: float) -> None:
+        """A call has taken so many seconds."""
+        before = self._means.get(function)
+        self._means[function] = took if before is None else before + (took - before) * FOLLOW
+
+    def forget(self, function: int) -> None:
+        """No call will use this function again."""
+        self._means.pop(function, None)
+
+    def charge(self, function: int, items: int, size: int) -> float:
+        """Seconds of a slot that a call is charged."""
+        each = self._means.get(function)
+        if each is None:
+            return WINDOW
+        charge = (max(SHORTEST, each)) * items + size / BANDWIDTH
+        return min(WINDOW, charge)
+
+    def items_of_range(self, source: Source, slots: int) -> int:
+        """How many items the next range of a map gets, with so many slots to share it."""
+        left = source.count - source.next
+        if source.chunksize is not None:
+            return min(left, source.chunksize)
+        each = self._means.get(source.function)
+        if each is None:
+            return 1
+        fair = -(-left // (4 * max(1, slots)))
+        return max(1, min(left, fair, LONGEST_RANGE, int(RANGE / max(SHORTEST, each))))

@@ -1,0 +1,307 @@
+"""The client's side of the protocol: its link to the broker, and the pods that have answered.
+
+The manager thread owns it. It turns link and pod events into notices: events for the scheduler,
+text that calls printed, and the reason why the executor is broken.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from . import scheduler_events as core
+from .chunks import Assembly, chunks_of
+from .codec import Codec
+from .control import Plan
+from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
+from .link import ClientLink, LinkEvent
+from .messages import (
+    INLINE_LIMIT,
+    Attach,
+    Chunk,
+    Detach,
+    Goodbye,
+    Group,
+    Hello,
+    InitializerRaised,
+    Message,
+    Printed,
+    Recall,
+    Renew,
+    Results,
+    Returned,
+    Versions,
+)
+from .outcomes import initializer_failure
+from .pods import Credentials, PodEnded
+from .scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+LEASE: Final = 15.0
+"""Seconds that a pod keeps our work without hearing from us."""
+
+RENEW_EVERY: Final = 1.0
+"""Seconds between signs of life to each pod. They come back where a pod is gone, so this is
+also how soon a loss is noticed that nobody reports."""
+
+GRACE: Final = 3.0
+"""Seconds that a pod whose queue is gone has to come back, if only its connection was lost."""
+
+NEVER: Final = float("inf")
+
+
+@dataclass(slots=True)
+class _Pod:
+    """What is known of a pod that has answered."""
+
+    name: str
+    results: int = 0  # number of the last results
+    missing_since: float | None = None  # its queue is gone
+    grace: float = GRACE
+
+
+Notice = core.Event | Printed | ExecutorBroken
+"""For the scheduler; to be printed; or the reason why nothing can go on."""
+
+
+class Session:
+    """See the module's text.
+
+    Args:
+        plan: what the executor is made of.
+        scheduler: asked for what pods have; never told anything from here.
+    """
+
+    def __init__(self, plan: Plan, scheduler: Scheduler) -> None:
+        self._plan = plan
+        self._scheduler = scheduler
+        self._versions = Versions.ours()
+        self._codec: Codec | None = None
+        self._link: ClientLink | None = None
+        self._pods: dict[str, _Pod] = {}
+        self._assemblies: dict[str, Assembly] = {}
+        self._down: ExecutorBroken | None = None
+        self._dropped = ""  # why the last message was, that was
+        self.renew_at = NEVER
+        """When `on_time` is due."""
+        self.groups = 0
+        """How many groups have been sent."""
+
+    @property
+    def has_pods(self) -> bool:
+        """Whether any pod is there."""
+        return bool(self._pods)
+
+    # --- the link
+
+    def connect(self, found: Credentials, emit: Callable[[LinkEvent], None]) -> None:
+        """Open the link."""
+        self._codec = Codec(found.key, self._plan.name)
+        self._link = self._plan.connect(found, self._plan.pool, self._plan.name, emit)
+        self._link.start()
+        self.renew_at = time.monotonic() + RENEW_EVERY
+
+    def up(self, now: float) -> None:
+        """The broker is there, or there again: ask every pod what it holds of ours."""
+        for pod in self._pods.values():
+            # Until it says hello again. Pods lost the broker when we did, and some back off.
+            pod.missing_since, pod.grace = now, LEASE
+        self._down = None
+        self._broadcast(self._attach())
+
+    def down(self, error: ExecutorBroken) -> bool:
+        """The broker is gone, or not there yet; True when that is new."""
+        new, self._down = self._down is None, error
+        if new:
+            logger.warning("%s (trying again)", error)
+        return new
+
+    def unroutable(self, name: str, now: float) -> None:
+        """A pod's queue does not exist: it has ended, or has lost its connection."""
+        pod = self._pods.get(name)
+        if pod is not None and pod.missing_since is None:
+            pod.missing_since, pod.grace = now, GRACE
+
+    def on_time(self, now: float) -> Iterator[Notice]:
+        """Tell every pod that we are alive; give up those that have been missing for too long."""
+        self.renew_at = now + RENEW_EVERY
+        for pod in list(self._pods.values()):
+            self.send(pod.name, Renew(self._scheduler.group, pod.results))
+            if pod.missing_since is not None and now - pod.missing_since > pod.grace:
+                yield from self._gone(pod.name, "its queue at the broker is gone")
+
+    def nothing_there(self) -> ExecutorBroken:
+        """Why no pod is there, as far as is known."""
+        if self._down is not None:
+            return self._down
+        hint = f"; messages were dropped: {self._dropped}" if self._dropped else ""
+        return PodsUnavailable(
+            f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
+            f"{self._plan.startup_timeout:g} s{hint}"
+        )
+
+    def send(self, pod: str, message: Message) -> None:
+        """Send to one pod."""
+        if self._link is not None and self._codec is not None:
+            self._link.send(pod, self._codec.encode(message))
+
+    def send_group(self, group: Group) -> None:
+        """Send a group: to its only pod, or once to all; bulky bodies ahead, to their own pod."""
+        self.groups += 1
+        for pod, (_, calls) in group.shares.items():
+            for at, call in enumerate(calls):
+                body = call[3]
+                if body is not None and len(body) > INLINE_LIMIT:
+                    for chunk in chunks_of(call[0], -1, body):
+                        self.send(pod, chunk)
+                    calls[at] = (*call[:3], None)
+        if len(group.shares) == 1 and not group.released:
+            (pod,) = group.shares
+            self.send(pod, group)
+        else:
+            self._broadcast(group)
+
+    def leave(self, signal: int) -> None:
+        """Tell the pods to drop our work, and to end what runs with a signal if it is not 0."""
+        self._broadcast(Detach(signal))
+
+    def close(self, timeout: float) -> None:
+        """Send what is under way, and close the link."""
+        if self._link is not None:
+            self._link.close()
+            self._link.join(timeout)
+
+    def _broadcast(self, message: Message) -> None:
+        if self._link is not None and self._codec is not None:
+            self._link.broadcast(self._codec.encode(message))
+
+    def _attach(self) -> Attach:
+        plan = self._plan
+        return Attach(
+            self._versions,
+            self._scheduler.group,
+            LEASE,
+            plan.initializer,
+            plan.max_tasks_per_child,
+        )
+
+    # --- what pods say
+
+    def received(self, body: bytes) -> Iterator[Notice]:
+        """Take in a message; one that is not ours is dropped."""
+        if self._codec is None:
+            return
+        try:
+            sender, message = self._codec.decode(body)
+        except MessageError as error:
+            logger.warning("dropped a message: %s", error)
+            self._dropped = str(error)
+            return
+        match message:
+            case Results():
+                yield from self._results(sender, message)
+            case Chunk():
+                self._assemblies.setdefault(sender, Assembly()).add(message)
+            case Hello():
+                yield from self._hello(sender, message)
+            case Returned():
+                yield core.GivenBack(sender, message.calls, message.draining)
+                if message.draining:
+                    self._confirm(sender)
+            case Printed():
+                yield message
+            case InitializerRaised():
+                yield self._initializer_raised(sender, message)
+            case Goodbye():
+                yield from self._gone(sender, f"it ended: {message.reason}")
+            case _:
+                logger.warning("dropped a %s from %s", type(message).__name__, sender)
+
+    def _results(self, name: str, message: Results) -> Iterator[Notice]:
+        pod = self._pods.get(name)
+        if pod is None or message.number <= pod.results:
+            return  # given up, or sent again
+        if message.number == pod.results + 1:
+            pod.results = message.number
+        # Else the one before was lost with a connection, and comes again after the next `Hello`.
+        outcomes = message.outcomes
+        if any(outcome[4] is None for outcome in outcomes):
+            assembly = self._assemblies.setdefault(name, Assembly())
+            outcomes = [
+                outcome
+                if outcome[4] is not None
+                else (*outcome[:4], assembly.take(outcome[0], outcome[1]))
+                for outcome in outcomes
+            ]
+        yield core.Arrived(name, outcomes)
+        if self._scheduler.is_draining(name):
+            self._confirm(name)
+
+    def _confirm(self, name: str) -> None:
+        """Tell a pod that wants to end, at once, that we have what it sent."""
+        pod = self._pods.get(name)
+        if pod is not None:
+            self.send(name, Renew(self._scheduler.group, pod.results))
+
+    def _hello(self, name: str, message: Hello) -> Iterator[Notice]:
+        theirs = Versions(*message.versions)
+        if theirs != self._versions:
+            yield from self._mismatch(name, theirs)
+            return
+        if not message.reply:
+            # It has just started, or has found the broker again: it will say what it holds.
+            self.send(name, self._attach())
+            return
+        pod = self._pods.get(name)
+        holding = frozenset(message.holding)
+        if pod is None:
+            logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
+            self._pods[name] = _Pod(name, message.results)
+            yield core.PodJoined(name, len(message.cpu_ids))
+        else:
+            pod.missing_since = None
+            pod.results = message.results
+            yield core.PodReported(name, message.group, holding)
+        stale = sorted(holding.difference(self._scheduler.in_flight(name)))
+        if stale:
+            self.send(name, Recall(stale))
+
+    def _mismatch(self, name: str, theirs: Versions) -> Iterator[Notice]:
+        text = (
+            f"pod {name} of pool {self._plan.pool!r} has {theirs}, and this client has "
+            f"{self._versions}; use another pool (setting pool), or the same versions on both sides"
+        )
+        if self._pods:
+            logger.warning("%s; it is not used", text)
+        else:
+            yield PodMismatch(text)
+
+    def _initializer_raised(self, name: str, message: InitializerRaised) -> InitializerFailed:
+        return initializer_failure(message.error, name, message.cpu_id)
+
+    # --- pods that go
+
+    def ended(self, ended: PodEnded) -> Iterator[Notice]:
+        """Whoever started a pod says that it has ended."""
+        if ended.pod in self._pods:
+            yield from self._gone(ended.pod, ended.reason)
+        elif ended.failed and not self._pods and self._down is None:
+            # It never answered: another would end the same way.
+            yield PodsUnavailable(ended.reason)
+
+    def _gone(self, name: str, reason: str) -> Iterator[Notice]:
+        self._assemblies.pop(name, None)
+        if self._codec is not None:
+            self._codec.forget(name)
+        if self._pods.pop(name, None) is None:
+            return
+        lost = self._scheduler.in_flight(name)
+        if lost:
+            logger.warning("pod %s is lost with %d calls: %s", name, len(lost), reason)
+        else:
+            logger.info("pod %s is gone: %s", name, reason)
+        yield core.PodGone(name)

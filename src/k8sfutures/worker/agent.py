@@ -1,0 +1,404 @@
+"""The agent: the main process of a pod. One thread, one event loop, no user code.
+
+It owns, on that loop: its endpoint at the broker, the channels to its CPU processes, and the
+zygote. What to do is decided by the `Dispatcher`; the agent carries it out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from ..chunks import Assembly, chunks_of
+from ..codec import Codec
+from ..errors import MessageError
+from ..link import Endpoint, LinkDown, LinkEvent, LinkFailed, LinkUp, Received, Unroutable
+from ..messages import (
+    INLINE_LIMIT,
+    Attach,
+    Call,
+    Chunk,
+    Detach,
+    Goodbye,
+    Group,
+    Hello,
+    Message,
+    Outcome,
+    Recall,
+    Renew,
+    Results,
+    Versions,
+)
+from .dispatch import SIGKILL, Dispatcher
+from .instructions import Feed, Kill, Retire, Send, Steal
+from .processes import STARTED, Channels, ZygoteHandle, ending
+
+logger = logging.getLogger(__name__)
+
+FLUSH_PAUSE: Final = 0.001
+"""Seconds between two result messages under load. The first outcome after a pause goes out at
+once, and so does one after which nothing runs; what comes within a millisecond of another shares
+the next message, which costs the broker and the client as much as a single outcome would."""
+
+TICK: Final = 1.0
+"""Seconds between looks at leases and at how long the pod has been unused."""
+
+_READABLE: Final = 1
+_WRITABLE: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """What a pod is told at its start.
+
+    Attributes:
+        name: the pod's, unique.
+        node: the machine that it runs on, for people.
+        key: signs the pool's messages.
+        cpu_ids: one CPU process each.
+        warm_for: seconds that the pod stays without a client.
+    """
+
+    name: str
+    node: str
+    key: bytes
+    cpu_ids: list[int]
+    warm_for: float
+
+
+class Agent:
+    """See the module's text.
+
+    Args:
+        config: who this pod is.
+        zygote: what forks the CPU processes; started before anything else was imported.
+        loop: the event loop that everything here runs on (pika's, or one like it).
+        connect: makes the endpoint, given the function that takes its events.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        zygote: ZygoteHandle,
+        loop: Any,
+        connect: Callable[[Callable[[LinkEvent], None]], Endpoint],
+    ) -> None:
+        self._config = config
+        self._loop = loop
+        self._zygote = zygote
+        self._versions = Versions.ours()
+        self._codec = Codec(config.key, config.name)
+        self._endpoint = connect(self._link_event)
+        self._dispatcher = Dispatcher(config.cpu_ids)
+        self._channels: dict[int, Channels] = {}  # by CPU id
+        self._retired: dict[int, Channels] = {}  # by pid
+        self._assemblies: dict[str, Assembly] = {}
+        self._carrying_out = False
+        self._flush_due = False
+        self._last_flush = 0.0
+        self._unused_since = time.monotonic()
+        self._down_since: float | None = None
+        self._ending: str | None = None
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Serve until unused for long enough, told to stop, or unable to go on."""
+        self._loop.add_handler(self._zygote.control.fileno(), self._zygote_readable, _READABLE)
+        for cpu_id in self._config.cpu_ids:
+            self._spawn(cpu_id)
+        self._endpoint.open()
+        self._loop.call_later(TICK, self._tick)
+        try:
+            self._loop.start()
+        finally:
+            for channels in self._channels.values():
+                self._stop_reading(channels)
+                channels.close()
+            self._loop.remove_handler(self._zygote.control.fileno())
+            self._zygote.close()
+        if self.failure is not None:
+            raise self.failure
+
+    def drain(self, reason: str) -> None:
+        """Finish what runs, give back the rest, then end; on the loop's thread."""
+        if self._ending is None:
+            logger.info("draining: %s", reason)
+            self._ending = reason
+            self._dispatcher.drain()
+            self._carry_out()
+            self._end_if_drained()
+
+    # --- the link
+
+    def _link_event(self, event: LinkEvent) -> None:
+        try:
+            self._heard(event)
+        except Exception as error:
+            # Raised into pika it would count as a broken connection, and be tried again for ever.
+            logger.exception("the agent failed")
+            self._fail(error)
+
+    def _heard(self, event: LinkEvent) -> None:
+        match event:
+            case Received():
+                self._received(event.body)
+            case LinkUp():
+                if self._down_since is not None:
+                    self._dispatcher.postpone(time.monotonic() - self._down_since)
+                    self._down_since = None
+                logger.info("connected to the broker")
+                self._endpoint.broadcast(self._codec.encode(self._hello()))
+            case LinkDown():
+                if self._down_since is None:
+                    self._down_since = time.monotonic()
+                    logger.warning("%s", event.error)
+            case LinkFailed():
+                self._fail(event.error)
+            case Unroutable():
+                pass  # a client that is gone; its lease ends by itself
+
+    def _hello(self) -> Hello:
+        config = self._config
+        return Hello(
+            config.name, config.node, os.getpid(), config.cpu_ids, self._versions, False, 0, [], 0
+        )
+
+    def _received(self, body: bytes) -> None:
+        try:
+            sender, message = self._codec.decode(body)
+        except MessageError as error:
+            logger.warning("dropped a message: %s", error)
+            return
+        self._understood(sender, message)
+        self._carry_out()
+
+    def _understood(self, sender: str, message: Message) -> None:
+        dispatcher = self._dispatcher
+        match message:
+            case Renew() if sender not in dispatcher.clients:
+                # Its lease had ended: it attaches again when it hears of us.
+                self._send(sender, self._hello())
+            case Group():
+                share = message.shares.get(self._config.name, (0, []))
+                dispatcher.group(sender, message, self._complete(sender, share), time.monotonic())
+            case Renew():
+                dispatcher.renew(sender, message, time.monotonic())
+            case Chunk():
+                self._assemblies.setdefault(sender, Assembly()).add(message)
+            case Attach():
+                if tuple(message.versions) != self._versions:
+                    logger.warning(
+                        "refused client %s: it has %s, this pod has %s",
+                        sender,
+                        Versions(*message.versions),
+                        self._versions,
+                    )
+                    self._send(sender, self._hello())
+                elif self._ending is None or sender in dispatcher.clients:
+                    dispatcher.attach(sender, message, time.monotonic())
+                    dispatcher.hello(sender, self._hello())
+            case Recall():
+                dispatcher.recall(sender, message)
+            case Detach():
+                dispatcher.drop(sender, message.signal)
+                self._assemblies.pop(sender, None)
+                self._codec.forget(sender)
+            case _:
+                logger.warning("dropped a %s from %s", type(message).__name__, sender)
+
+    def _complete(self, sender: str, share: tuple[int, list[Call]]) -> tuple[int, list[Call]]:
+        """The share with the bodies that came ahead in chunks."""
+        limit, calls = share
+        if not any(call[3] is None for call in calls):
+            return share
+        assembly = self._assemblies.setdefault(sender, Assembly())
+        whole: list[Call] = []
+        for call in calls:
+            body = call[3] if call[3] is not None else assembly.take(call[0], -1)
+            if body is None:
+                # Lost with a connection; the client finds out from our next `Hello`.
+                logger.warning("the chunks of call %d have not arrived", call[0])
+            else:
+                whole.append((call[0], call[1], call[2], body))
+        return limit, whole
+
+    def _send(self, client: str, message: Message) -> None:
+        if type(message) is Results:
+            message = self._with_chunks(client, message)
+        self._endpoint.send(client, self._codec.encode(message))
+
+    def _with_chunks(self, client: str, results: Results) -> Results:
+        """Send the bulky bodies ahead in chunks."""
+        if all(len(outcome[4] or b"") <= INLINE_LIMIT for outcome in results.outcomes):
+            return results
+        outcomes: list[Outcome] = []
+        for call, item, status, micros, body in results.outcomes:
+            kept = body
+            if body is not None and len(body) > INLINE_LIMIT:
+                for chunk in chunks_of(call, item, body):
+                    self._endpoint.send(client, self._codec.encode(chunk))
+                kept = None
+            outcomes.append((call, item, status, micros, kept))
+        return Results(results.number, outcomes)
+
+    # --- carrying out
+
+    def _carry_out(self) -> None:
+        """Do what the dispatcher wants, until it wants nothing more."""
+        if self._carrying_out:
+            return
+        self._carrying_out = True
+        dispatcher = self._dispatcher
+        try:
+            while instructions := dispatcher.take():
+                for instruction in instructions:
+                    match instruction:
+                        case Feed():
+                            self._feed(instruction)
+                        case Send():
+                            self._send(instruction.client, instruction.message)
+                        case Steal():
+                            tokens = self._channels[instruction.cpu_id].steal(instruction.count)
+                            dispatcher.stolen(instruction.cpu_id, tokens)
+                        case Kill():
+                            self._channels[instruction.cpu_id].kill(instruction.signal)
+                        case Retire():
+                            self._retire(instruction.cpu_id)
+        finally:
+            self._carrying_out = False
+        if not self._flush_due and dispatcher.has_outcomes():
+            self._flush_due = True
+            wait = self._last_flush + FLUSH_PAUSE - time.monotonic()
+            if wait <= 0 or not dispatcher.is_at_work():
+                self._flush()
+            else:
+                self._loop.call_later(wait, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        self._last_flush = time.monotonic()
+        self._dispatcher.flush()
+        self._carry_out()
+
+    def _feed(self, feed: Feed) -> None:
+        channels = self._channels[feed.cpu_id]
+        if not channels.feed(feed.frames, feed.tokens) and channels.registered:
+            self._loop.update_handler(channels.data.fileno(), _READABLE | _WRITABLE)
+
+    # --- CPU processes
+
+    def _spawn(self, cpu_id: int) -> None:
+        channels = Channels(cpu_id)
+        self._channels[cpu_id] = channels
+        self._zygote.spawn(channels)
+
+    def _retire(self, cpu_id: int) -> None:
+        """Let an idle process end, and have another in its place."""
+        channels = self._channels.pop(cpu_id)
+        self._stop_reading(channels)
+        channels.close()
+        if channels.pid is not None:
+            self._retired[channels.pid] = channels
+        self._spawn(cpu_id)
+
+    def _zygote_readable(self, _fd: int, _events: int) -> None:
+        report = self._zygote.read()
+        if report is None:
+            for channels in self._channels.values():
+                channels.kill(SIGKILL)
+            self._fail(RuntimeError("the zygote of the CPU processes has died"))
+            return
+        kind, first, second = report
+        if kind == STARTED:
+            self._started(cpu_id=first, pid=second)
+        elif self._retired.pop(first, None) is None:
+            self._ended(pid=first, status=second)
+        self._carry_out()
+
+    def _started(self, cpu_id: int, pid: int) -> None:
+        channels = self._channels[cpu_id]
+        channels.pid = pid
+
+        def ready(_fd: int, events: int) -> None:
+            if events & _WRITABLE and channels.resume():
+                self._loop.update_handler(channels.data.fileno(), _READABLE)
+            if events & ~_WRITABLE:
+                self._process_readable(channels)
+
+        self._loop.add_handler(channels.data.fileno(), ready, _READABLE)
+        channels.registered = True
+        self._dispatcher.ready(cpu_id)
+
+    def _process_readable(self, channels: Channels) -> None:
+        frames, closed = channels.read()
+        if frames:
+            self._dispatcher.frames(channels.cpu_id, frames)
+        if closed:
+            # It has died, and the zygote's report follows; or user code has closed the channel,
+            # and then the process is of no use any more.
+            self._stop_reading(channels)
+            channels.kill(SIGKILL)
+        self._carry_out()
+
+    def _stop_reading(self, channels: Channels) -> None:
+        if channels.registered:
+            channels.registered = False
+            self._loop.remove_handler(channels.data.fileno())
+
+    def _ended(self, pid: int, status: int) -> None:
+        channels = next((some for some in self._channels.values() if some.pid == pid), None)
+        if channels is None:
+            return
+        cpu_id = channels.cpu_id
+        frames = channels.read_rest()
+        unclaimed = channels.unclaimed()
+        story = {"pod": self._config.name, "cpu_id": cpu_id, "pid": pid, **ending(status)}
+        logger.warning("CPU process ended: %s", story)
+        self._stop_reading(channels)
+        channels.close()
+        del self._channels[cpu_id]
+        self._dispatcher.died(cpu_id, frames, unclaimed, msgpack.packb(story))
+        self._spawn(cpu_id)
+
+    # --- the end
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._down_since is None:
+            self._dispatcher.tick(now)
+            self._carry_out()
+        if self._dispatcher.clients:
+            self._unused_since = now
+        elif self._ending is None and now - self._unused_since > self._config.warm_for:
+            self.drain(f"unused for {self._config.warm_for:g} s")
+        if self._down_since is not None and now - self._down_since > self._config.warm_for:
+            self.drain(f"no broker for {self._config.warm_for:g} s")
+            self._stop()
+            return
+        self._end_if_drained()
+        self._loop.call_later(TICK, self._tick)
+
+    def _end_if_drained(self) -> None:
+        if self._ending is not None and not self._dispatcher.busy:
+            self._endpoint.broadcast(self._codec.encode(Goodbye(self._ending)))
+            self._stop()
+
+    def _stop(self) -> None:
+        self._endpoint.close(self._loop.stop)
+
+    def _fail(self, error: BaseException) -> None:
+        logger.error("the pod cannot go on: %s", error)
+        self.failure = error
+        self._loop.stop()
+
+
+def node_name() -> str:
+    """What to call this machine: Kubernetes' name for it, where there is one."""
+    return os.environ.get("K8SFUTURES_NODE") or platform.node()

@@ -1,0 +1,448 @@
+"""Which CPU process of this pod runs what: the agent's decisions, as a pure state machine.
+
+The agent feeds `Dispatcher` with what its clients and its CPU processes say, and carries out
+the instructions that come back. No sockets, processes or clocks in here: time is an argument.
+
+How much a CPU process is given
+    One item while its duration is unknown or long; tiny ones in runs of about `RUN` seconds,
+    topped up at half, so that a process never waits for its agent. What a process has not
+    started can be taken back at any time (its token pipe sees to it), and is, as soon as
+    another process has nothing to do. So runs cost nothing in fairness, and a call never
+    waits behind a long one while a CPU is free.
+
+Clients take turns, run by run, and none has more processes at work than its limit.
+
+Exactly once
+    An outcome is kept until its client confirms it, and sent again when the client or the
+    broker comes back. A call whose process died is reported as crashed, and is never started
+    again here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any, Final
+
+from ..messages import (
+    CRASHED,
+    Attach,
+    Call,
+    Group,
+    Hello,
+    InitializerRaised,
+    Message,
+    Recall,
+    Renew,
+    Returned,
+)
+from .frames import (
+    FORGET,
+    FUNCTIONS,
+    INITIALIZE,
+    INITIALIZER_RAISED,
+    JOBS,
+    LEAVE,
+    PRINTED,
+    RELEASE,
+)
+from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
+from .ledger import RUN, Client, Part, Slot
+
+SIGKILL: Final = 9
+
+LAST_TOKEN: Final = 0xFFFF_0000
+"""Tokens start again from 1 above this one, so that a run always fits into 4 bytes each."""
+
+
+class Dispatcher:
+    """See the module's text.
+
+    Args:
+        cpu_ids: one CPU process each.
+    """
+
+    def __init__(self, cpu_ids: list[int]) -> None:
+        self._slots = {cpu_id: Slot(cpu_id) for cpu_id in cpu_ids}
+        self._clients: dict[str, Client] = {}
+        self._turns: deque[str] = deque()
+        self._next_token = 1
+        self._out: list[Instruction] = []
+        self._draining = False
+
+    # --- what the agent asks
+
+    @property
+    def clients(self) -> list[str]:
+        """Names of the clients whose lease runs."""
+        return list(self._clients)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any call runs, waits, or has an outcome that its client does not have."""
+        return any(client.busy for client in self._clients.values())
+
+    def is_at_work(self) -> bool:
+        """Whether any process has items, so that an outcome will follow."""
+        return any(slot.items for slot in self._slots.values())
+
+    def take(self) -> list[Instruction]:
+        """The instructions since the last time, in order."""
+        out, self._out = self._out, []
+        return out
+
+    def has_outcomes(self) -> bool:
+        """Whether `flush` would send anything."""
+        return any(client.outcomes or client.printed for client in self._clients.values())
+
+    # --- clients
+
+    def attach(self, name: str, message: Attach, now: float) -> None:
+        """A client is there, or there again: it is told by `hello` what is held of it."""
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = Client(name, message)
+            self._turns.append(name)
+        client.lease = message.lease
+        client.deadline = now + message.lease
+        client.group = max(client.group, message.group)
+
+    def hello(self, name: str, template: Hello) -> None:
+        """Tell a client what is held of it, then everything that it has not confirmed.
+
+        Args:
+            name: the client.
+            template: with the pod's own fields filled in.
+        """
+        self._send(name, *self._clients[name].hello(template))
+
+    def _send(self, name: str, *messages: Message) -> None:
+        self._out += (Send(name, message) for message in messages)
+
+    def group(self, name: str, message: Group, share: tuple[int, list[Call]], now: float) -> None:
+        """Work from a client that is attached; `share` is this pod's, its bodies complete."""
+        client = self._clients.get(name)
+        if client is None or message.number <= client.group:
+            return
+        client.group = message.number
+        client.deadline = now + client.lease
+        client.functions.update(message.functions)
+        if message.released:
+            self._release(client, message.released)
+        limit, calls = share
+        if calls:
+            client.limit = limit
+        if self._draining:
+            self._send(name, Returned([call[0] for call in calls], True))
+            return
+        queue, held, functions = client.queue, client.held, client.functions
+        unusable: list[int] = []
+        for call in calls:
+            if call[0] in held:
+                continue  # it was lost with us, by what the client knew, and we have it still
+            if call[1] not in functions:
+                unusable.append(call[0])  # that came before our lease ended
+                continue
+            held[call[0]] = items = call[2] or 1
+            queue.append(Part(call, 0, items))
+        if unusable:
+            self._send(name, Returned(unusable, False))
+        if client.failed:
+            queue.clear()
+        self._feed()
+
+    def _release(self, client: Client, functions: list[int]) -> None:
+        client.release(functions)
+        for slot in self._slots.values():
+            known = slot.functions.get(client.name)
+            if known is not None and not known.isdisjoint(functions):
+                known.difference_update(functions)
+                self._out.append(Feed(slot.cpu_id, [(RELEASE, client.name, functions)], []))
+
+    def renew(self, name: str, message: Renew, now: float) -> None:
+        """A client is alive; what it confirms is dropped."""
+        client = self._clients.get(name)
+        if client is None:
+            return
+        client.deadline = now + client.lease
+        client.group = max(client.group, message.group)
+        client.confirm(message.results)
+
+    def recall(self, name: str, message: Recall) -> None:
+        """Give back those of these calls of which no process has anything."""
+        client = self._clients.get(name)
+        if client is not None:
+            self._return(client, message.calls)
+
+    def _return(self, client: Client, calls: list[int]) -> None:
+        """Return those of these calls that wait; the outcomes that some items have go first."""
+        at_work = {
+            job.part.call[0] for cpu_id in client.slots for job in self._slots[cpu_id].jobs.values()
+        }
+        returned = client.take_whole(call_id for call_id in calls if call_id not in at_work)
+        if returned:
+            self._send(client.name, *client.results(), Returned(returned, self._draining))
+
+    def drop(self, name: str, signal: int) -> None:
+        """A client leaves: forget it; with a signal, end the processes that run its calls."""
+        client = self._clients.pop(name, None)
+        if client is None:
+            return
+        client.gone = True
+        self._turns.remove(name)
+        for slot in self._slots.values():
+            if slot.client is client:
+                self._out.append(Steal(slot.cpu_id, slot.items))
+                if signal:
+                    self._out.append(Kill(slot.cpu_id, signal))
+                    slot.retiring = True
+            if name in slot.initialized:
+                # What its initializer set up must not be there for the next client.
+                slot.retiring = True
+            elif name in slot.functions and not slot.retiring:
+                self._out.append(Feed(slot.cpu_id, [(LEAVE, name)], []))
+            slot.functions.pop(name, None)
+            slot.initialized.discard(name)
+            slot.ran.pop(name, None)
+            self._retire_if_due(slot)
+        self._feed()
+
+    def tick(self, now: float) -> None:
+        """Drop the clients whose lease has run out."""
+        for client in list(self._clients.values()):
+            if client.deadline < now:
+                self.drop(client.name, SIGKILL)
+
+    def postpone(self, seconds: float) -> None:
+        """Leases do not run while the broker is away: nobody could have renewed them."""
+        for client in self._clients.values():
+            client.deadline += seconds
+
+    def drain(self) -> None:
+        """Finish what runs, give back the rest, take nothing new."""
+        self._draining = True
+        for slot in self._slots.values():
+            if slot.items > 1:
+                self._out.append(Steal(slot.cpu_id, slot.items - 1))
+        for client in self._clients.values():
+            self._send(client.name, Returned([], True))
+        self._return_rest()
+
+    def _return_rest(self) -> None:
+        for client in self._clients.values():
+            if client.queue:
+                self._return(client, [part.call[0] for part in client.queue])
+
+    # --- CPU processes
+
+    def ready(self, cpu_id: int) -> None:
+        """A CPU process has been started."""
+        self._slots[cpu_id] = Slot(cpu_id, ready=True)
+        self._feed()
+
+    def frames(self, cpu_id: int, frames: list[tuple[int, int, int, int, bytes]]) -> None:
+        """What a CPU process said."""
+        slot = self._slots[cpu_id]
+        self._take_frames(slot, frames)
+        self._free_if_empty(slot)
+        if (
+            slot.items > 1
+            and slot.client is not None
+            and frames[-1][3] * 1e-6 * slot.items > 4 * RUN
+            and self._others_wait(slot.client)
+        ):
+            # It was given more than it should have, as far as one can say now.
+            self._out.append(Steal(cpu_id, slot.items - 1))
+        self._feed()
+
+    def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
+        jobs = slot.jobs
+        for token, item, status, number, body in frames:
+            job = jobs.get(token)
+            if job is None:
+                continue
+            client = job.client
+            if status == PRINTED:
+                client.printed.append((job.part.call[0], number, body.decode("utf-8", "replace")))
+                continue
+            slot.items -= 1
+            slot.work -= job.charge
+            job.next = item + 1
+            if job.next == job.part.stop:
+                self._end_job(slot, token)
+            if client.gone:
+                continue
+            if status == INITIALIZER_RAISED:
+                self._initializer_raised(client, slot.cpu_id, body)
+                continue
+            client.finish(job.part.call, item, status, number, body)
+            if client.max_tasks is not None:
+                slot.ran[client.name] = ran = slot.ran.get(client.name, 0) + 1
+                slot.retiring = slot.retiring or ran >= client.max_tasks
+
+    def _end_job(self, slot: Slot, token: int) -> None:
+        if slot.jobs.pop(token).shortened and slot.ready:
+            self._out.append(Feed(slot.cpu_id, [(FORGET, "", [token])], []))
+
+    def _free_if_empty(self, slot: Slot) -> None:
+        if slot.jobs:
+            return
+        slot.work, slot.items = 0.0, 0
+        if slot.client is not None:
+            slot.client.slots.discard(slot.cpu_id)
+            slot.client = None
+        self._retire_if_due(slot)
+
+    def _initializer_raised(self, client: Client, cpu_id: int, error: bytes) -> None:
+        if not client.failed:
+            client.failed = True
+            client.queue.clear()
+            self._send(client.name, InitializerRaised(cpu_id, error))
+
+    def stolen(self, cpu_id: int, tokens: list[int]) -> None:
+        """These tokens were taken back: their items have not started, and wait again.
+
+        None means that the process was faster; its outcomes are on their way.
+        """
+        if tokens:
+            slot = self._slots[cpu_id]
+            self._take_back(slot, tokens)
+            self._free_if_empty(slot)
+            self._feed()
+
+    def _take_back(self, slot: Slot, tokens: list[int]) -> None:
+        for token, count in reversed(Counter(tokens).items()):
+            job = slot.jobs[token]
+            back = slot.take_back(token, count)
+            if job.next == job.part.stop:
+                self._end_job(slot, token)
+            if not (job.client.gone or job.client.failed):
+                job.client.queue.appendleft(back)
+
+    def died(
+        self,
+        cpu_id: int,
+        frames: list[tuple[int, int, int, int, bytes]],
+        unclaimed: list[int],
+        story: bytes,
+    ) -> None:
+        """A CPU process is gone.
+
+        Args:
+            cpu_id: which.
+            frames: the last that it said.
+            unclaimed: the tokens that were left in its pipe: those items had not started.
+            story: msgpack map for the outcome of the item that ran.
+        """
+        slot = self._slots[cpu_id]
+        slot.ready = False
+        self._take_frames(slot, frames)
+        self._take_back(slot, unclaimed)
+        for job in slot.jobs.values():
+            if not job.client.gone:
+                for item in range(job.next, job.part.stop):
+                    job.client.finish(job.part.call, item, CRASHED, 0, story)
+        slot.jobs.clear()
+        self._free_if_empty(slot)
+        self._slots[cpu_id] = Slot(cpu_id)
+        self._feed()
+
+    def _retire_if_due(self, slot: Slot) -> None:
+        if slot.retiring and slot.ready and not slot.jobs:
+            self._slots[slot.cpu_id] = Slot(slot.cpu_id)
+            slot.ready = False
+            self._out.append(Retire(slot.cpu_id))
+
+    # --- results
+
+    def flush(self) -> None:
+        """Hand out one message of results for each client that has any."""
+        for client in self._clients.values():
+            if client.outcomes or client.printed:
+                self._send(client.name, *client.results())
+
+    # --- assignment
+
+    def _feed(self) -> None:
+        """Give work to the processes that have too little of it."""
+        if self._draining:
+            self._return_rest()
+            return
+        ready = [slot for slot in self._slots.values() if slot.ready and not slot.retiring]
+        # Those that have nothing come first: what was just taken back for them is theirs.
+        idle = [slot for slot in ready if not slot.jobs]
+        for at, slot in enumerate(idle):
+            client = self._next_client()
+            if client is None:
+                self._rebalance(len(idle) - at)
+                break
+            self._give(slot, client)
+        for slot in ready:
+            if slot.client is not None and slot.work < RUN / 2:
+                client = slot.client
+                if client.queue and not client.gone and not self._others_wait(client):
+                    self._give(slot, client)
+
+    def _others_wait(self, client: Client) -> bool:
+        return len(self._clients) > 1 and any(
+            other.queue and len(other.slots) < other.limit
+            for other in self._clients.values()
+            if other is not client
+        )
+
+    def _next_client(self) -> Client | None:
+        """The client whose turn it is, of those that wait and are below their limit."""
+        for _ in range(len(self._turns)):
+            name = self._turns[0]
+            self._turns.rotate(-1)
+            client = self._clients[name]
+            if client.queue and len(client.slots) < client.limit:
+                return client
+        return None
+
+    def _give(self, slot: Slot, client: Client) -> None:
+        """A run of this client's items for this process, one at least."""
+        rows, tokens = slot.take_run(client, self._next_token)
+        if not rows:
+            return
+        token = self._next_token + len(rows)
+        self._next_token = token if token <= LAST_TOKEN else 1
+        client.slots.add(slot.cpu_id)
+        known = slot.functions.setdefault(client.name, set())
+        needed = {row[1] for row in rows} - known
+        known |= needed
+        frames: list[tuple[Any, ...]] = []
+        if client.initializer is not None and client.name not in slot.initialized:
+            slot.initialized.add(client.name)
+            frames.append((INITIALIZE, client.name, client.initializer))
+        if needed:
+            frames.append((FUNCTIONS, client.name, {n: client.functions[n] for n in needed}))
+        frames.append((JOBS, client.name, rows))
+        self._out.append(Feed(slot.cpu_id, frames, tokens))
+
+    def _rebalance(self, idle: int) -> None:
+        """Processes have nothing to do and no call waits: take from those that have too much."""
+        for slot in sorted(self._slots.values(), key=lambda slot: -slot.items):
+            if not idle or slot.items < 2:
+                return
+            client = slot.client
+            if client is not None and not client.gone and len(client.slots) < client.limit:
+                self._out.append(Steal(slot.cpu_id, slot.items // 2))
+                idle -= 1
+
+    # --- for tests
+
+    def validate(self) -> None:
+        """Check what must always hold; an AssertionError says what does not."""
+        for slot in self._slots.values():
+            items = sum(job.part.stop - job.next for job in slot.jobs.values())
+            assert items == slot.items, f"CPU {slot.cpu_id} has {items} items, not {slot.items}"
+            assert slot.ready or not slot.jobs, f"CPU {slot.cpu_id} has work and no process"
+        for client in self._clients.values():
+            slots = [slot for slot in self._slots.values() if slot.client is client]
+            assert {slot.cpu_id for slot in slots} == client.slots, f"{client.name}'s processes"
+            held: Counter[int] = Counter()
+            for part in client.queue:
+                held[part.call[0]] += part.items
+            for job in (job for slot in slots for job in slot.jobs.values()):
+                held[job.part.call[0]] += job.part.stop - job.next
+            assert client.failed or held == client.held, f"{client.name}: {held} != {client.held}"

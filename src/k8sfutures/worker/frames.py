@@ -1,0 +1,27 @@
+"""What an agent and its CPU processes say to each other; see `cpu_process` for how."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TOKEN_SIZE: Final = 4
+
+# Frames from the agent: (kind, client, ...).
+JOBS: Final = 0
+"""(client, [(token, function id, items, start, stop, body)])"""
+FUNCTIONS: Final = 1
+"""(client, {function id: pickle})"""
+RELEASE: Final = 2
+"""(client, [function id])"""
+INITIALIZE: Final = 3
+"""(client, pickled (function, args)): to run before the client's first call"""
+LEAVE: Final = 4
+"""(client,): forget everything of this client"""
+FORGET: Final = 5
+"""(client, [token]): the agent has taken all their items back"""
+
+# Statuses beside those of an outcome.
+PRINTED: Final = 10
+"""Text that the item wrote; ``microseconds`` is the stream, 1 or 2."""
+INITIALIZER_RAISED: Final = 11
+"""The client's initializer raised; the body is the pickled exception."""

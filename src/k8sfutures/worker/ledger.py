@@ -1,0 +1,242 @@
+"""What the dispatcher remembers: clients with what is held of them, and CPU processes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..messages import (
+    CHUNK_SIZE,
+    EXCEPTION,
+    INLINE_LIMIT,
+    Attach,
+    Call,
+    Hello,
+    Message,
+    Outcome,
+    Printed,
+    Results,
+)
+
+RUN: Final = 0.005
+"""Seconds of work in a run: 50 times what the way from the agent to a process takes."""
+
+LONGEST_RUN: Final = 256
+"""Items; 1 KiB of tokens, which a pipe takes in one write."""
+
+SHORTEST: Final = 10e-6
+"""Seconds; below this the pipe is what takes the time."""
+
+FOLLOW: Final = 0.2
+"""Weight of the newest duration in the running mean."""
+
+
+Row = tuple[int, int, int, int, int, bytes | None]
+"""A job as its process is told: see `frames.JOBS`."""
+
+
+@dataclass(slots=True)
+class Part:
+    """A call, or the items ``start`` to ``stop`` of a range of a map."""
+
+    call: Call
+    start: int
+    stop: int
+
+    @property
+    def items(self) -> int:
+        """How many they are."""
+        return self.stop - self.start
+
+
+class Client:
+    """A client whose lease runs: what waits and runs for it, and what it has not confirmed."""
+
+    def __init__(self, name: str, attach: Attach) -> None:
+        self.name = name
+        self.initializer = attach.initializer
+        self.max_tasks = attach.max_tasks_per_child
+        self.lease = attach.lease
+        self.deadline = 0.0
+        self.limit = 0
+        self.group = 0
+        self.gone = False
+        self.failed = False  # its initializer raised
+        self.functions: dict[int, bytes] = {}
+        self.queue: deque[Part] = deque()
+        self.held: dict[int, int] = {}  # call id -> items without outcome
+        self.durations: dict[int, float] = {}
+        self.slots: set[int] = set()  # CPU ids at work for this client
+        self.outcomes: list[Outcome] = []  # of the next results
+        self.printed: list[tuple[int, int, str]] = []
+        self._number = 0
+        self._unconfirmed: deque[Results] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is held of it."""
+        return bool(self.held or self.outcomes or self._unconfirmed)
+
+    def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:
+        """An item has an outcome."""
+        call_id = call[0]
+        self.outcomes.append((call_id, item, status, micros, body))
+        left = self.held.get(call_id, 1) - 1
+        if left:
+            self.held[call_id] = left
+        else:
+            self.held.pop(call_id, None)
+        if status <= EXCEPTION:
+            took = micros * 1e-6
+            before = self.durations.get(call[1])
+            self.durations[call[1]] = took if before is None else before + (took - before) * FOLLOW
+
+    def release(self, functions: list[int]) -> None:
+        """No call will use these functions again."""
+        for function in functions:
+            self.functions.pop(function, None)
+            self.durations.pop(function, None)
+
+    def results(self) -> Iterator[Message]:
+        """What has gathered since the last time."""
+        if self.printed:
+            yield Printed(self.printed)
+            self.printed = []
+        for outcomes in _portions(self.outcomes):
+            self._number += 1
+            results = Results(self._number, outcomes)
+            self._unconfirmed.append(results)
+            yield results
+        self.outcomes = []
+
+    def confirm(self, number: int) -> None:
+        """The client has the results up to this number."""
+        while self._unconfirmed and self._unconfirmed[0].number <= number:
+            self._unconfirmed.popleft()
+
+    def hello(self, template: Hello) -> Iterator[Message]:
+        """What is held of it, then everything that it has not confirmed."""
+        holding = set(self.held)
+        for results in self._unconfirmed:
+            holding.update(outcome[0] for outcome in results.outcomes)
+        holding.update(outcome[0] for outcome in self.outcomes)
+        yield Hello(
+            template.name,
+            template.node,
+            template.pid,
+            template.cpu_ids,
+            template.versions,
+            True,
+            self.group,
+            sorted(holding),
+            self._number - len(self._unconfirmed),
+        )
+        yield from self._unconfirmed
+
+    def take_whole(self, calls: Iterable[int]) -> list[int]:
+        """Take these calls out of the queue, those that are there; returns their ids."""
+        wanted = set(calls)
+        taken = {part.call[0]: None for part in self.queue if part.call[0] in wanted}
+        if taken:
+            self.queue = deque(part for part in self.queue if part.call[0] not in taken)
+            for call_id in taken:
+                self.held.pop(call_id, None)
+        return list(taken)
+
+
+@dataclass(slots=True)
+class Job:
+    """What a token is about, as its CPU process has it."""
+
+    client: Client
+    part: Part
+    next: int  # the item whose outcome comes next
+    charge: float  # of one item
+    shortened: bool = False  # the process was given more items than are left to it
+
+
+@dataclass(slots=True)
+class Slot:
+    """A CPU process, and what it has been given."""
+
+    cpu_id: int
+    ready: bool = False
+    client: Client | None = None  # whose items it has
+    jobs: dict[int, Job] = field(default_factory=dict)
+    items: int = 0
+    work: float = 0.0
+    functions: dict[str, set[int]] = field(default_factory=dict)
+    initialized: set[str] = field(default_factory=set)
+    ran: dict[str, int] = field(default_factory=dict)  # client -> items, where it has a limit
+    retiring: bool = False
+
+    def take_run(self, client: Client, token: int) -> tuple[list[Row], list[int]]:
+        """Take a run of items out of a client's queue.
+
+        Args:
+            client: whose items this process has, if it has any.
+            token: the first that is free.
+
+        Returns:
+            The jobs as they are told to the process, and a token for each item.
+        """
+        most = LONGEST_RUN - self.items
+        if client.max_tasks is not None:
+            most = min(most, client.max_tasks - self.ran.get(client.name, 0) - self.items)
+        queue, durations = client.queue, client.durations
+        rows: list[Row] = []
+        tokens: list[int] = []
+        while queue and most > 0 and (not self.jobs or self.work < RUN):
+            part = queue[0]
+            call = part.call
+            each = durations.get(call[1])
+            charge = RUN if each is None else max(SHORTEST, each)
+            if self.jobs and self.work + charge > RUN:
+                break
+            count = max(1, min(part.items, most, int((RUN - self.work) / charge)))
+            if count == part.items:
+                queue.popleft()
+            else:
+                queue[0] = Part(call, part.start + count, part.stop)
+                part = Part(call, part.start, part.start + count)
+            self.jobs[token] = Job(client, part, part.start, charge)
+            self.items += count
+            self.work += charge * count
+            most -= count
+            rows.append((token, call[1], call[2], part.start, part.stop, call[3]))
+            tokens.extend([token] * count)
+            token += 1
+        if rows:
+            self.client = client
+        return rows, tokens
+
+    def take_back(self, token: int, count: int) -> Part:
+        """The last items of a job, which have not started."""
+        job = self.jobs[token]
+        part = job.part
+        self.items -= count
+        self.work -= job.charge * count
+        back = Part(part.call, part.stop - count, part.stop)
+        part.stop -= count
+        job.shortened = True
+        return back
+
+
+def _portions(outcomes: list[Outcome]) -> Iterator[list[Outcome]]:
+    """Cut outcomes into messages of a size that every broker takes.
+
+    Bulky bodies travel in chunks of their own and do not count.
+    """
+    portion: list[Outcome] = []
+    size = 0
+    for outcome in outcomes:
+        length = len(outcome[4] or b"")
+        size += length if length <= INLINE_LIMIT else 0
+        portion.append(outcome)
+        if size > CHUNK_SIZE:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion

@@ -1,0 +1,193 @@
+"""The agent's end of its CPU processes: the zygote that forks them, and their channels."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from typing import Any, Final
+
+import msgpack
+
+from . import zygote
+from .frames import TOKEN_SIZE
+from .zygote import STARTED
+
+__all__ = ["STARTED", "Channels", "ZygoteHandle", "ending"]
+
+_READ: Final = 1 << 18
+_BUFFER: Final = 1 << 20
+
+
+class Channels:
+    """What the agent has of one CPU process: data socket, token pipe, and its pid once known."""
+
+    def __init__(self, cpu_id: int) -> None:
+        self.cpu_id = cpu_id
+        self.pid: int | None = None
+        self.registered = False  # with the agent's loop
+        self.data, self._theirs = socket.socketpair()
+        for end in (self.data, self._theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        self.data.setblocking(False)
+        self._tokens_theirs, self._tokens_write = os.pipe()
+        # A file description of our own on the pipe's reading end, which does not block: flags
+        # belong to the description, and the process must block on its one.
+        self._tokens_read = os.open(
+            f"/proc/self/fd/{self._tokens_theirs}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+        self._packer = msgpack.Packer()
+        self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=0)
+        self._unsent: deque[memoryview] = deque()
+
+    def hand_over(self) -> list[int]:
+        """The descriptors for the process; close them with `handed_over`."""
+        return [self._theirs.fileno(), self._tokens_theirs]
+
+    def handed_over(self) -> None:
+        """The process has its ends; ours of them are closed, so that its end shows as EOF."""
+        self._theirs.close()
+        os.close(self._tokens_theirs)
+
+    def feed(self, frames: list[tuple[Any, ...]], tokens: list[int]) -> bool:
+        """Write frames, then tokens; what the socket does not take now is kept for `resume`.
+
+        Returns:
+            Whether everything has been written.
+        """
+        data = b"".join([self._packer.pack(frame) for frame in frames])
+        self._unsent.append(memoryview(data))
+        done = self.resume()
+        if tokens:
+            packed = b"".join([token.to_bytes(TOKEN_SIZE, "little") for token in tokens])
+            os.write(self._tokens_write, packed)
+        return done
+
+    def resume(self) -> bool:
+        """Write on where the socket was full.
+
+        Returns:
+            Whether everything has been written.
+        """
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = self.data.send(unsent[0])
+                if sent == len(unsent[0]):
+                    unsent.popleft()
+                else:
+                    unsent[0] = unsent[0][sent:]
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            unsent.clear()  # it has died; the zygote will say how
+        return True
+
+    def read(self) -> tuple[list[tuple[int, int, int, int, bytes]], bool]:
+        """What the process has said since the last time.
+
+        Returns:
+            The frames, and whether the process has closed its end.
+        """
+        try:
+            received = self.data.recv(_READ)
+        except BlockingIOError:
+            return [], False
+        except ConnectionResetError:
+            return [], True
+        if not received:
+            return [], True
+        self._unpacker.feed(received)
+        return list(self._unpacker), False
+
+    def read_rest(self) -> list[tuple[int, int, int, int, bytes]]:
+        """Everything that a process has said before it died."""
+        frames: list[tuple[int, int, int, int, bytes]] = []
+        while True:
+            try:
+                received = self.data.recv(_READ)
+            except (BlockingIOError, ConnectionResetError):
+                return frames
+            if not received:
+                return frames
+            self._unpacker.feed(received)
+            frames += self._unpacker
+
+    def steal(self, count: int) -> list[int]:
+        """Take back up to so many tokens that the process has not taken."""
+        try:
+            taken = os.read(self._tokens_read, count * TOKEN_SIZE)
+        except BlockingIOError:
+            return []
+        return [
+            int.from_bytes(taken[start : start + TOKEN_SIZE], "little")
+            for start in range(0, len(taken), TOKEN_SIZE)
+        ]
+
+    def unclaimed(self) -> list[int]:
+        """All tokens that a dead process has left."""
+        tokens: list[int] = []
+        while taken := self.steal(4096):
+            tokens += taken
+        return tokens
+
+    def close(self) -> None:
+        """Close everything; an idle process ends when it sees this."""
+        self.data.close()
+        os.close(self._tokens_write)
+        os.close(self._tokens_read)
+
+    def kill(self, number: int) -> None:
+        """Send the process a signal."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class ZygoteHandle:
+    """The zygote, as the agent sees it."""
+
+    def __init__(self) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", zygote.__name__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def spawn(self, channels: Channels) -> None:
+        """Ask for a CPU process at the other end of `channels`."""
+        packet = msgpack.packb((channels.cpu_id,))
+        socket.send_fds(self.control, [packet], channels.hand_over())
+        channels.handed_over()
+
+    def read(self) -> tuple[int, int, int] | None:
+        """One report: (STARTED, cpu id, pid) or (ENDED, pid, status); None if the zygote died."""
+        try:
+            packet = self.control.recv(4096)
+        except ConnectionResetError:
+            packet = b""
+        if not packet:
+            return None
+        kind, first, second = msgpack.unpackb(packet)
+        return kind, first, second
+
+    def close(self) -> None:
+        """End the zygote and, through it, every CPU process; wait until they are gone."""
+        self.control.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def ending(status: int) -> dict[str, int | None]:
+    """How a process ended, from its wait status: fields of `WorkerCrashed`."""
+    if os.WIFSIGNALED(status):
+        return {"signal": os.WTERMSIG(status), "exitcode": None}
+    return {"signal": None, "exitcode": os.waitstatus_to_exitcode(status)}

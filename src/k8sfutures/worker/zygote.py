@@ -1,0 +1,149 @@
+"""The clean parent of the CPU processes: single-threaded, with everything preloaded.
+
+``fork`` in a process that has threads, sockets and half-read messages is a trap, and a new
+interpreter for each process takes 100 ms. So the agent starts this one small program before it
+does anything else; it imports what calls need, and forks a CPU process whenever it is asked
+to. It is also their parent in the sense of ``wait``: it tells the agent how each one ended.
+
+The control socket (SOCK_SEQPACKET, so that each message is one packet):
+
+* to the zygote: ``(cpu id)`` with two file descriptors, data socket and token pipe;
+* from it: ``(STARTED, cpu id, pid)`` and ``(ENDED, pid, wait status)``.
+
+When the agent goes away, so do the zygote and every CPU process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Final
+
+import msgpack
+
+from . import cpu_process
+
+STARTED: Final = 0
+ENDED: Final = 1
+
+_PACKET: Final = 4096
+
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""Set to 1 for the CPU processes unless the pod's environment says otherwise: each is pinned to
+one CPU, and a library that starts a thread for each CPU of the node would only trip over itself."""
+
+
+class Zygote:
+    """Forks CPU processes on request, and reports their ends.
+
+    Args:
+        control: the socket to the agent.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: set[int] = set()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def run(self) -> None:
+        """Serve until the agent closes the control socket; then end every CPU process."""
+        signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        poller.register(self._wake_read, select.POLLIN)
+        try:
+            while True:
+                ready = {fd for fd, _ in poller.poll()}
+                if self._wake_read in ready:
+                    self._reap()
+                if self._control.fileno() in ready and not self._serve():
+                    return
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the agent is gone
+        finally:
+            for pid in self._children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _serve(self) -> bool:
+        packet, descriptors, _, _ = socket.recv_fds(self._control, _PACKET, 2)
+        if not packet:
+            return False
+        (cpu_id,) = msgpack.unpackb(packet)
+        data, tokens = descriptors
+        pid = os.fork()
+        if pid == 0:
+            self._become_cpu_process(cpu_id, data, tokens)
+        os.close(data)
+        os.close(tokens)
+        self._children.add(pid)
+        self._control.send(msgpack.packb((STARTED, cpu_id, pid)))
+        return True
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._wake_read, 512):
+                pass
+        for pid in list(self._children):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                self._children.discard(pid)
+                self._control.send(msgpack.packb((ENDED, pid, status)))
+
+    def _become_cpu_process(self, cpu_id: int, data: int, tokens: int) -> None:
+        """In the forked child: never returns."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._control.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            with contextlib.suppress(OSError):  # a CPU that has been taken away meanwhile
+                os.sched_setaffinity(0, {cpu_id})
+            with socket.socket(fileno=data) as stream:
+                cpu_process.CpuProcess(stream, tokens).run()
+            status = 0
+        except (BrokenPipeError, ConnectionResetError):
+            status = 0  # the agent is gone
+        except BaseException:
+            sys.__excepthook__(*sys.exc_info())
+        finally:
+            for output in (sys.__stdout__, sys.__stderr__):
+                if output is not None:
+                    with contextlib.suppress(OSError):
+                        output.flush()
+            os._exit(status)
+
+
+def main() -> None:
+    """Run the zygote on the control socket whose file descriptor is the only argument."""
+    # Imported now, so that no CPU process has to.
+    import cloudpickle  # noqa: F401
+    import tblib.pickling_support  # noqa: F401
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, "1")
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        Zygote(control).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Fixtures: one private broker for the whole run, and the two links that a contract runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from k8sfutures import K8sRabbitExecutor
+from k8sfutures.broker import stop_local_broker
+from k8sfutures.machine import start_time
+from k8sfutures.testing import MemoryCluster
+
+
+class Cluster(Protocol):
+    """Where the executors of a test run."""
+
+    def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor: ...
+
+    def lose_pod(self) -> str:
+        """End a pod without warning; returns its name."""
+
+    def drain_pod(self) -> str:
+        """Ask a pod to end; returns its name."""
+
+
+class InMemory:
+    def __init__(self, sizes: list[int]) -> None:
+        self.cluster = MemoryCluster(sizes)
+
+    def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
+        return self.cluster.executor(*args, **kwargs)
+
+    def lose_pod(self) -> str:
+        name = self.cluster.pods[0]
+        self.cluster.stop_pod(name)
+        return name
+
+    def drain_pod(self) -> str:
+        name = self.cluster.pods[0]
+        self.cluster.stop_pod(name, drain=True)
+        return name
+
+    def close(self) -> None:
+        self.cluster.close()
+
+
+class OnRabbitMQ:
+    def __init__(self, cache: Path, pool: str) -> None:
+        self.cache = cache
+        self.pool = pool
+
+    def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
+        kwargs.setdefault("pool", self.pool)
+        kwargs.setdefault("startup_timeout", 30)
+        return K8sRabbitExecutor(*args, pods="local", **kwargs)
+
+    def pids(self) -> dict[str, int]:
+        """Pods of the pool that run, and the process ids of their agents."""
+        found = {}
+        for path in sorted(self.cache.glob(f"pods/{self.pool}@*/*.json")):
+            record = json.loads(path.read_text())
+            if start_time(record["pid"]) == record["started"]:
+                found[path.stem] = record["pid"]
+        return found
+
+    def lose_pod(self) -> str:
+        name, pid = next(iter(self.pids().items()))
+        os.kill(pid, signal.SIGKILL)
+        return name
+
+    def drain_pod(self) -> str:
+        name, pid = next(iter(self.pids().items()))
+        os.kill(pid, signal.SIGTERM)
+        return name
+
+    def close(self) -> None:
+        for pid in self.pids().values():
+            end_process(pid)
+
+
+def end_process(pid: int) -> None:
+    """SIGTERM, then SIGKILL; waits for the end. Only for processes that a test has started."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                os.kill(pid, number)
+                if poller.poll(5000):
+                    break
+        finally:
+            os.close(descriptor)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the run's own, and what it left there ended: pods, and the broker."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("K8SFUTURES_CACHE_DIR")
+    os.environ["K8SFUTURES_CACHE_DIR"] = str(folder)
+    yield folder
+    for path in folder.glob("pods/*/*.json"):
+        record = json.loads(path.read_text())
+        if start_time(record["pid"]) == record["started"]:
+            end_process(record["pid"])
+    stop_local_broker()
+    if before is None:
+        del os.environ["K8SFUTURES_CACHE_DIR"]
+    else:
+        os.environ["K8SFUTURES_CACHE_DIR"] = before
+
+
+@pytest.fixture(
+    scope="module", params=["memory", pytest.param("rabbitmq", marks=pytest.mark.broker)]
+)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """One warm pool for each test module and link, of two CPU processes."""
+    where: InMemory | OnRabbitMQ
+    if request.param == "memory":
+        where = InMemory([2])
+    else:
+        cache = request.getfixturevalue("cache")
+        where = OnRabbitMQ(cache, f"contract-{request.module.__name__.rpartition('.')[2]}")
+    yield where
+    where.close()
+
+
+@pytest.fixture
+def rabbitmq(cache: Path, request: pytest.FixtureRequest) -> Iterator[OnRabbitMQ]:
+    """A pool of the test's own on the real broker."""
+    where = OnRabbitMQ(cache, f"test-{abs(hash(request.node.nodeid)):x}"[:40])
+    yield where
+    where.close()
+
+
+@pytest.fixture
+def make_executor(cluster: Cluster) -> Iterator[Callable[..., K8sRabbitExecutor]]:
+    """Executors that are shut down after the test, whatever became of it."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*args: Any, **kwargs: Any) -> K8sRabbitExecutor:
+            executor = cluster.executor(*args, **kwargs)
+            stack.callback(executor.shutdown, cancel_futures=True)
+            return executor
+
+        yield make
+
+
+@pytest.fixture
+def ex(make_executor: Callable[..., K8sRabbitExecutor]) -> K8sRabbitExecutor:
+    return make_executor()

@@ -1,0 +1,283 @@
+"""What every executor promises about calls, on any link."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import os
+import pickle
+import threading
+import time
+import traceback
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from k8sfutures import CallNotLoadable, ResultNotLoadable
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def capture(*args, **kwargs):
+    return args, kwargs
+
+
+def test_a_result_comes_back(ex):
+    assert ex.submit(pow, 2, 8).result() == 256
+
+
+def test_keywords_are_the_functions_own(ex):
+    assert ex.submit(capture, 1, self=2, fn=3).result() == ((1,), {"self": 2, "fn": 3})
+    with pytest.raises(TypeError):
+        ex.submit(fn=capture)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: 3,
+        functools.partial(pow, 3),
+        "abc".upper,
+        threading.Event,
+        int,
+    ],
+    ids=["lambda", "partial", "bound method", "class", "builtin class"],
+)
+def test_any_callable_can_be_called(ex, call):
+    args = (2,) if isinstance(call, functools.partial) else ()
+    if call is threading.Event:
+        assert ex.submit(lambda: type(call()).__name__).result() == "Event"
+    else:
+        assert ex.submit(call, *args).result() == call(*args)
+
+
+def test_a_function_sees_the_globals_that_it_has_now(ex):
+    namespace = {"number": 1}
+    exec("def read(): return number", namespace)
+    namespace["__name__"] = namespace["read"].__module__ = "__main__"
+    assert ex.submit(namespace["read"]).result() == 1
+    namespace["number"] = 2
+    assert ex.submit(namespace["read"]).result() == 2
+
+
+def test_calls_run_in_other_processes(ex):
+    assert ex.submit(os.getpid).result() != os.getpid()
+
+
+@pytest.mark.parametrize("size", [300_000, 5_000_000, 40_000_000])
+def test_arguments_and_results_of_any_size(ex, size):
+    data = os.urandom(1000) * (size // 1000)
+    assert ex.submit(lambda d: d[::-1], data).result() == data[::-1]
+
+
+# --- exceptions
+
+
+class OwnError(Exception):
+    def __init__(self, code, *, detail):
+        super().__init__(f"code {code}")
+        self.code = code
+        self.detail = detail
+
+
+def raise_chain():
+    try:
+        {}["missing"]
+    except KeyError as error:
+        chained = OwnError(7, detail=[1, 2])
+        chained.add_note("look here")
+        raise chained from error
+
+
+def test_an_exception_comes_back_as_it_was(ex):
+    error = ex.submit(raise_chain).exception()
+    assert type(error) is OwnError
+    assert (error.code, error.detail, error.args) == (7, [1, 2], ("code 7",))
+    assert error.__notes__ == ["look here"]
+    assert isinstance(error.__cause__, KeyError)
+    assert error.__suppress_context__
+
+
+def test_its_traceback_shows_the_remote_frames(ex):
+    with pytest.raises(OwnError) as caught:
+        ex.submit(raise_chain).result()
+    text = "".join(traceback.format_exception(caught.value))
+    assert "raise chained from error" in text
+    assert '{}["missing"]' in text
+    assert "in raise_chain" in text
+    assert "k8sfutures" not in text.replace("k8sfutures-", ""), "frames of ours"
+
+
+def raise_context():
+    try:
+        raise ValueError("first")
+    except ValueError:
+        raise TypeError("second")  # noqa: B904
+
+
+def test_an_implicit_context_is_kept(ex):
+    error = ex.submit(raise_context).exception()
+    assert isinstance(error, TypeError)
+    assert isinstance(error.__context__, ValueError)
+    assert error.__cause__ is None
+
+
+def raise_group():
+    raise ExceptionGroup("several", [ValueError(1), ExceptionGroup("inner", [KeyError(2)])])
+
+
+def test_an_exception_group_can_be_split(ex):
+    with pytest.raises(ExceptionGroup) as caught:
+        ex.submit(raise_group).result()
+    matched, rest = caught.value.split(KeyError)
+    assert matched is not None
+    assert rest is not None
+
+
+def test_sys_exit_is_only_an_exception(ex):
+    with pytest.raises(SystemExit):
+        ex.submit(exit, 3).result()
+    assert ex.submit(pow, 2, 2).result() == 4
+
+
+# --- what cannot travel harms itself alone
+
+
+def test_an_argument_that_cannot_be_pickled(ex):
+    good = ex.submit(pow, 2, 2)
+    bad = ex.submit(capture, 1, threading.Lock(), name=2)
+    with pytest.raises(TypeError, match=r"cannot pickle '_thread\.lock'") as caught:
+        bad.result()
+    assert "args[1] of the call to capture" in caught.value.__notes__[0]
+    assert good.result() == 4
+
+
+def test_a_function_that_cannot_be_pickled(ex):
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="cannot pickle") as caught:
+        ex.submit(lambda: lock).result()
+    assert "the function of the call" in caught.value.__notes__[0]
+
+
+def test_a_result_that_cannot_be_pickled(ex):
+    with pytest.raises(TypeError, match="cannot pickle"):
+        ex.submit(threading.Lock).result()
+
+
+class Bomb:
+    """Raises when it is unpickled."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return explode, (self.error,)
+
+
+def explode(error):
+    raise error
+
+
+def test_arguments_that_cannot_be_unpickled(ex):
+    with pytest.raises(CallNotLoadable, match="ValueError: boom") as caught:
+        ex.submit(id, Bomb(ValueError("boom"))).result()
+    assert isinstance(caught.value, BrokenProcessPool)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert ex.submit(pow, 2, 2).result() == 4
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(1)])
+def test_a_result_that_cannot_be_unpickled(ex, error):
+    with pytest.raises(ResultNotLoadable) as caught:
+        ex.submit(Bomb, error).result()
+    assert type(caught.value.__cause__) is type(error)
+    assert ex.submit(pow, 2, 2).result() == 4
+
+
+class OwnReduce(Exception):
+    def __reduce__(self):
+        raise pickle.PicklingError("not me")
+
+
+def raise_own_reduce():
+    raise OwnReduce("what happened")
+
+
+def test_an_exception_that_does_not_pickle_is_rebuilt_from_its_attributes(ex):
+    with pytest.raises(OwnReduce, match="what happened"):
+        ex.submit(raise_own_reduce).result()
+
+
+def raise_unpicklable():
+    error = ValueError("what happened")
+    error.lock = threading.Lock()
+    raise error
+
+
+def test_an_exception_that_cannot_be_pickled_is_described(ex):
+    with pytest.raises(ResultNotLoadable, match="what happened") as caught:
+        ex.submit(raise_unpicklable).result()
+    assert "raise_unpicklable" in "".join(traceback.format_exception(caught.value))
+
+
+# --- Futures work as Futures do
+
+
+def test_as_completed_and_wait(ex):
+    futures = [ex.submit(time.sleep, delay) for delay in (0.2, 0.0)]
+    first = next(concurrent.futures.as_completed(futures, timeout=20))
+    assert first is futures[1]
+    done, pending = concurrent.futures.wait(futures, timeout=20)
+    assert done == set(futures)
+    assert not pending
+
+
+def test_asyncio(ex):
+    async def both():
+        loop = asyncio.get_running_loop()
+        wrapped = asyncio.wrap_future(ex.submit(pow, 2, 3))
+        return await asyncio.gather(wrapped, loop.run_in_executor(ex, pow, 2, 4))
+
+    assert asyncio.run(both()) == [8, 16]
+
+
+def test_a_callback_may_submit_again(ex):
+    done = concurrent.futures.Future()
+
+    def again(future):
+        ex.submit(pow, future.result(), 2).add_done_callback(lambda f: done.set_result(f.result()))
+
+    ex.submit(pow, 2, 3).add_done_callback(again)
+    assert done.result(20) == 64
+
+
+def test_many_threads_may_submit_at_once(ex):
+    results = {}
+
+    def work(base):
+        futures = [ex.submit(pow, base + i, 1) for i in range(200)]
+        results[base] = [future.result() for future in futures]
+
+    threads = [threading.Thread(target=work, args=(base,)) for base in range(0, 8000, 1000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {base: list(range(base, base + 200)) for base in range(0, 8000, 1000)}
+
+
+def test_what_is_not_dispatched_can_be_cancelled(ex):
+    blockers = [ex.submit(time.sleep, 0.3) for _ in range(2)]
+    waiting = ex.submit(pow, 2, 2)
+    assert waiting.cancel()
+    assert waiting.cancelled()
+    concurrent.futures.wait(blockers)
+    assert not blockers[0].cancel()
+    assert ex.submit(pow, 2, 3).result() == 8
+
+
+def test_output_reaches_the_client(ex, capfd):
+    ex.submit(print, "from the pod").result()
+    ex.shutdown()
+    assert capfd.readouterr().out == "from the pod\n"

@@ -1,0 +1,533 @@
+"""The dispatcher under random events; the machine plays clients and CPU processes.
+
+A process claims the oldest token in its pipe, runs one item, and says so; what it has said waits
+until the agent reads it, so it is often further than the dispatcher knows.
+"""
+
+from collections import Counter, deque
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from k8sfutures.messages import (
+    CRASHED,
+    EXCEPTION,
+    RESULT,
+    Attach,
+    Group,
+    Hello,
+    InitializerRaised,
+    Printed,
+    Recall,
+    Renew,
+    Results,
+    Returned,
+)
+from k8sfutures.worker import frames as kinds
+from k8sfutures.worker.dispatch import Dispatcher
+from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
+
+VERSIONS = ("3.13", 1, "3.1")
+TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0)
+MOST_INSTRUCTIONS = 100  # for one event, with 3 processes
+LEASE = 10.0
+CALLS = st.tuples(st.integers(0, 2), st.integers(0, 2) | st.integers(0, 12))
+SELDOM = st.sampled_from([False] * 7 + [True])
+MICROSECONDS = st.sampled_from([0, 10, 50, 300, 5_000, 2_000_000])
+
+
+class Job:
+    def __init__(self, client, function, items, start, stop, body):
+        self.client, self.function, self.body = client, function, body
+        self.left = stop - start if items else 1
+        self.next = start
+
+
+class Process:
+    """What `cpu_process` does with its two channels."""
+
+    def __init__(self):
+        self.pipe = deque()
+        self.jobs = {}
+        self.functions = {}
+        self.initializers = {}
+        self.current = None  # (token, item, session, call id)
+        self.said = []
+        self.ran = Counter()
+
+    def feed(self, frames, tokens):
+        for kind, name, *rest in frames:
+            if kind == kinds.JOBS:
+                for token, *row in rest[0]:
+                    assert token not in self.jobs
+                    assert row[0] in self.functions[name], "a job without its function"
+                    self.jobs[token] = Job(name, *row)
+            elif kind == kinds.FUNCTIONS:
+                known = self.functions.setdefault(name, set())
+                assert known.isdisjoint(rest[0]), "a function that the process has"
+                known.update(rest[0])
+            elif kind == kinds.RELEASE:
+                self.functions.get(name, set()).difference_update(rest[0])
+            elif kind == kinds.LEAVE:
+                self.functions.pop(name, None)
+            elif kind == kinds.INITIALIZE:
+                assert name not in self.initializers
+                self.initializers[name] = True
+            elif kind == kinds.FORGET:
+                for token in rest[0]:
+                    assert token not in self.pipe
+                    self.jobs.pop(token, None)
+        self.pipe.extend(tokens)
+
+
+class Session:
+    """One attachment of a client."""
+
+    def __init__(self, serial, name, limit, max_tasks, initializer):
+        self.serial, self.name, self.limit = serial, name, limit
+        self.max_tasks, self.initializer = max_tasks, initializer
+        self.group = 0
+        self.next_call = 0
+        self.functions = set()
+        self.open = {}  # call id -> (function, items without outcome)
+        self.started = set()
+        self.results = 0
+        self.failed = False
+        self.received = set()
+
+
+class Machine(RuleBasedStateMachine):
+    @initialize(cpus=st.integers(1, 3), limits=st.lists(st.integers(1, 3), max_size=2))
+    def start(self, cpus, limits):
+        self.dispatcher = Dispatcher(list(range(cpus)))
+        self.processes = dict.fromkeys(range(cpus))
+        self.killed = set()
+        self.sessions = {}
+        self.names = self.serials = 0
+        self.now = 0.0
+        self.draining = False
+        for cpu_id in range(cpus):
+            self.spawn(cpu_id)
+        for limit in limits:
+            self.attach(limit, None, initializer=False, again=False)
+
+    # --- carrying out
+
+    def carry_out(self):
+        count = 0
+        while instructions := self.dispatcher.take():
+            for instruction in instructions:
+                count += 1
+                assert count < MOST_INSTRUCTIONS, "instructions without end"
+                self.carry_out_one(instruction)
+        self.dispatcher.validate()
+
+    def carry_out_one(self, instruction):
+        if isinstance(instruction, Send):
+            self.receive(instruction.client, instruction.message)
+            return
+        process = self.processes[instruction.cpu_id]
+        match instruction:
+            case Feed():
+                assert process is not None or not instruction.tokens
+                if process is not None:
+                    assert not (instruction.tokens and instruction.cpu_id in self.killed)
+                    process.feed(instruction.frames, instruction.tokens)
+            case Steal():
+                taken = []
+                if process is not None:
+                    count = min(instruction.count, len(process.pipe))
+                    taken = [process.pipe.popleft() for _ in range(count)]
+                self.dispatcher.stolen(instruction.cpu_id, taken)
+            case Kill():
+                if process is not None:
+                    self.killed.add(instruction.cpu_id)
+            case Retire():
+                assert not process.pipe
+                assert process.current is None
+                assert not process.said
+                self.processes[instruction.cpu_id] = None
+                self.killed.discard(instruction.cpu_id)
+
+    def receive(self, name, message):
+        session = self.sessions[name]
+        match message:
+            case Results():
+                assert message.number <= session.results + 1, "results with a gap"
+                if message.number == session.results + 1:
+                    session.results += 1
+                    for call_id, item, _, _, _ in message.outcomes:
+                        assert item in session.open[call_id][1], "a second outcome"
+                        session.open[call_id][1].discard(item)
+                        if not session.open[call_id][1]:
+                            del session.open[call_id]
+            case Returned():
+                assert message.draining == self.draining
+                for call_id in message.calls:
+                    _, items = session.open.pop(call_id)
+                    assert not any((call_id, item) in session.started for item in items)
+            case InitializerRaised():
+                assert not session.failed
+                session.failed = True
+            case Hello():
+                assert message.results <= session.results
+                assert set(message.holding) >= set(session.open) or session.failed
+                assert message.group == session.group
+            case Printed():
+                pass
+
+    def spawn(self, cpu_id):
+        self.processes[cpu_id] = Process()
+        self.killed.discard(cpu_id)
+        self.dispatcher.ready(cpu_id)
+        self.carry_out()
+
+    # --- clients
+
+    @precondition(lambda self: len(self.sessions) < 3 and not self.draining)
+    @rule(
+        limit=st.integers(1, 3),
+        max_tasks=st.none() | st.integers(1, 4),
+        initializer=SELDOM,
+        again=st.booleans(),
+    )
+    def attach(self, limit, max_tasks, initializer, again):
+        if not again or not self.names or f"client-{self.names}" in self.sessions:
+            self.names += 1
+        name = f"client-{self.names}"
+        self.serials += 1
+        initializer = b"initializer" if initializer else None
+        self.sessions[name] = Session(self.serials, name, limit, max_tasks, initializer)
+        self.dispatcher.attach(name, Attach(VERSIONS, 0, LEASE, initializer, max_tasks), self.now)
+        self.dispatcher.hello(name, TEMPLATE)
+        self.carry_out()
+        assert self.dispatcher.clients == list(self.sessions)
+
+    def draw(self, data):
+        return self.sessions[data.draw(st.sampled_from(sorted(self.sessions)))]
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), calls=st.lists(CALLS, max_size=8), lost=SELDOM)
+    def group(self, data, calls, lost):
+        self.send_group(self.draw(data), calls, lost)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), items=st.integers(5, 40), short=st.booleans())
+    def a_long_range(self, data, items, short):
+        """After an item of the same function, so that its duration is known."""
+        session = self.draw(data)
+        self.send_group(session, [(0, 0)], lost=False)
+        for cpu_id in self.live():
+            process = self.processes[cpu_id]
+            if short and process.pipe and process.current is None and cpu_id not in self.killed:
+                self.claim(process)
+                self.finish(process, 20, fail=False)
+                self.read_from(cpu_id)
+        self.send_group(session, [(0, items)], lost=False)
+
+    def send_group(self, session, calls, lost):
+        functions = {function: b"f" for function, _ in calls}
+        new = {
+            number: body for number, body in functions.items() if number not in session.functions
+        }
+        share = []
+        session.group += 1 + lost
+        for function, items in calls:
+            session.next_call += 1
+            session.open[session.next_call] = (function, set(range(items or 1)))
+            body = f"{session.serial}:{session.next_call}".encode()
+            share.append((session.next_call, function, items, body))
+        session.functions |= set(new)
+        message = Group(session.group, new, [], {})
+        self.dispatcher.group(session.name, message, (session.limit, share), self.now)
+        self.carry_out()
+        self.dispatcher.group(session.name, message, (session.limit, share), self.now)
+        assert not self.dispatcher.take(), "the same group again"
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), function=st.integers(0, 2))
+    def release(self, data, function):
+        session = self.draw(data)
+        if any(used == function for used, _ in session.open.values()) or session.failed:
+            return
+        session.group += 1
+        session.functions.discard(function)
+        self.dispatcher.group(
+            session.name, Group(session.group, {}, [function], {}), (0, []), self.now
+        )
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def unknown_function(self, data):
+        session = self.draw(data)
+        session.group += 1
+        session.next_call += 1
+        session.open[session.next_call] = (99, {0})
+        share = (session.limit, [(session.next_call, 99, 0, b"")])
+        self.dispatcher.group(session.name, Group(session.group, {}, [], {}), share, self.now)
+        self.carry_out()
+        assert session.next_call not in session.open
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def recall(self, data):
+        session = self.draw(data)
+        calls = data.draw(st.lists(st.integers(1, session.next_call + 1), max_size=4))
+        self.dispatcher.recall(session.name, Recall(calls))
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), behind=st.integers(0, 2))
+    def renew(self, data, behind):
+        session = self.draw(data)
+        message = Renew(session.group, max(0, session.results - behind))
+        self.dispatcher.renew(session.name, message, self.now)
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def hello(self, data):
+        session = self.draw(data)
+        self.dispatcher.hello(session.name, TEMPLATE)
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), signal=st.sampled_from([0, 9, 15]), really=SELDOM)
+    def leave(self, data, signal, really):
+        if not really:
+            return
+        session = self.draw(data)
+        del self.sessions[session.name]
+        self.dispatcher.drop(session.name, signal)
+        self.carry_out()
+        self.dispatcher.drop(session.name, signal)
+        assert not self.dispatcher.take()
+
+    @rule(late=SELDOM, away=st.booleans())
+    def time_passes(self, late, away):
+        seconds = 11.0 if late else 0.1
+        self.now += seconds
+        if away:
+            self.dispatcher.postpone(seconds)
+        elif seconds > LEASE:
+            self.sessions.clear()
+        else:
+            for name, session in self.sessions.items():
+                self.dispatcher.renew(name, Renew(session.group, 0), self.now)
+        self.dispatcher.tick(self.now)
+        self.carry_out()
+        assert self.dispatcher.clients == list(self.sessions)
+
+    @rule(really=SELDOM)
+    def drain(self, really):
+        if not really:
+            return
+        self.draining = True
+        self.dispatcher.drain()
+        self.carry_out()
+
+    @rule()
+    def flush(self):
+        self.dispatcher.flush()
+        self.carry_out()
+        assert not self.dispatcher.has_outcomes()
+
+    # --- processes
+
+    def live(self):
+        return sorted(cpu_id for cpu_id, process in self.processes.items() if process is not None)
+
+    @rule(
+        data=st.data(),
+        steps=st.integers(1, 6),
+        micros=MICROSECONDS,
+        fail=SELDOM,
+        read=st.booleans(),
+    )
+    def work(self, data, steps, micros, fail, read):
+        """A process goes on: it may end what it runs, start more, and leave one running."""
+        live = [
+            cpu_id
+            for cpu_id in self.live()
+            if cpu_id not in self.killed
+            and (self.processes[cpu_id].pipe or self.processes[cpu_id].current)
+        ]
+        if not live:
+            return
+        cpu_id = data.draw(st.sampled_from(live))
+        process = self.processes[cpu_id]
+        for _ in range(steps):
+            if process.current is None:
+                self.claim(process)
+            else:
+                self.finish(process, micros, fail)
+        if read and process.said:
+            self.read_from(cpu_id)
+
+    def claim(self, process):
+        if not process.pipe:
+            return
+        token = process.pipe.popleft()
+        job = process.jobs[token]
+        item = job.next
+        job.next += 1
+        job.left -= 1
+        if not job.left:
+            del process.jobs[token]
+        process.current = (token, item, job)
+        session, call_id = self.owner(job)
+        assert session is not None, "an item of a client that has left"
+        assert (call_id, item) not in session.started, "an item that starts twice"
+        session.started.add((call_id, item))
+        process.ran[job.client] += 1
+        if session.max_tasks is not None:
+            assert process.ran[job.client] <= session.max_tasks
+        assert bool(session.initializer) == (job.client in process.initializers)
+
+    def owner(self, job):
+        """The session that a job belongs to, if it is still there, and the call's id."""
+        serial, call_id = map(int, job.body.split(b":"))
+        session = self.sessions.get(job.client)
+        if session is not None and session.serial != serial:
+            session = None
+        return session, call_id
+
+    def finish(self, process, micros, fail):
+        token, item, job = process.current
+        process.current = None
+        if fail and process.initializers.get(job.client):  # it has not been run
+            process.said.append((token, item, kinds.INITIALIZER_RAISED, 0, b"e"))
+            return
+        if job.client in process.initializers:
+            process.initializers[job.client] = False
+        if fail:
+            process.said.append((token, item, kinds.PRINTED, 1, b"text \xff"))
+        process.said.append((token, item, EXCEPTION if fail else RESULT, micros, b"r"))
+
+    @rule(data=st.data())
+    def read(self, data):
+        talking = [cpu_id for cpu_id in self.live() if self.processes[cpu_id].said]
+        if talking:
+            self.read_from(data.draw(st.sampled_from(talking)))
+
+    def read_from(self, cpu_id):
+        process = self.processes[cpu_id]
+        said, process.said = process.said, []
+        self.dispatcher.frames(cpu_id, said)
+        self.carry_out()
+
+    @rule(data=st.data(), really=SELDOM)
+    def crash(self, data, really):
+        live = self.live()
+        if live and really:
+            self.end_process(data.draw(st.sampled_from(live)))
+
+    @precondition(lambda self: self.killed)
+    @rule()
+    def killed_ones_end(self):
+        self.end_process(min(self.killed))
+
+    def end_process(self, cpu_id):
+        process = self.processes[cpu_id]
+        self.processes[cpu_id] = None
+        self.killed.discard(cpu_id)
+        crashes = self.crashes()
+        self.dispatcher.died(cpu_id, process.said, list(process.pipe), b"story")
+        ran = process.current is not None and self.owner(process.current[2])[0] is not None
+        assert self.crashes() - crashes == ran, "what ran has crashed, and nothing else"
+        self.carry_out()
+
+    def crashes(self):
+        return sum(
+            outcome[2] == CRASHED
+            for client in self.dispatcher._clients.values()
+            for outcome in client.outcomes
+        )
+
+    @rule(data=st.data())
+    def replaced(self, data):
+        missing = [cpu_id for cpu_id, process in self.processes.items() if process is None]
+        if missing:
+            self.spawn(data.draw(st.sampled_from(missing)))
+
+    # --- what must hold
+
+    def slots(self):
+        return self.dispatcher._slots.values()
+
+    @invariant()
+    def no_process_is_idle_without_need(self):
+        if not hasattr(self, "dispatcher") or self.draining:
+            return
+        if all(slot.jobs for slot in self.slots() if slot.ready and not slot.retiring):
+            return
+        for client in self.dispatcher._clients.values():
+            if len(client.slots) < client.limit:
+                assert not client.queue
+                for cpu_id in client.slots:
+                    process = self.processes[cpu_id]
+                    assert len(process.pipe) < 2, "items wait behind others, with a process idle"
+
+    @invariant()
+    def limits_are_kept(self):
+        if hasattr(self, "dispatcher"):
+            for name, session in self.sessions.items():
+                assert len(self.dispatcher._clients[name].slots) <= session.limit
+
+    @invariant()
+    def no_process_keeps_jobs_for_nothing(self):
+        if hasattr(self, "dispatcher"):
+            for slot in self.slots():
+                process = self.processes[slot.cpu_id]
+                if process is not None:
+                    assert process.jobs.keys() <= slot.jobs.keys()
+
+    def teardown(self):
+        """Let everything end: no more faults."""
+        if not hasattr(self, "dispatcher"):
+            return
+        for _ in range(20_000):
+            for cpu_id, process in self.processes.items():
+                if process is None:
+                    self.spawn(cpu_id)
+                elif cpu_id in self.killed:
+                    self.end_process(cpu_id)
+            self.dispatcher.flush()
+            self.carry_out()
+            for name, session in self.sessions.items():
+                self.dispatcher.renew(name, Renew(session.group, session.results), self.now)
+            running = [name for name, session in self.sessions.items() if not session.failed]
+            if not any(self.sessions[name].open for name in running):
+                break
+            for cpu_id in self.live():
+                process = self.processes[cpu_id]
+                if process.current is None:
+                    self.claim(process)
+                if process.current is not None:
+                    self.finish(process, 50, fail=False)
+                if process.said:
+                    self.read_from(cpu_id)
+        for session in self.sessions.values():
+            assert session.failed or not session.open, "items without an end"
+        failed = any(session.failed for session in self.sessions.values())
+        assert failed or not self.dispatcher.busy
+
+
+TestDispatcher = Machine.TestCase
+TestDispatcher.settings = settings(
+    max_examples=300,
+    stateful_step_count=60,
+    deadline=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)

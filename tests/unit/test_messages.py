@@ -1,0 +1,319 @@
+"""The wire: what is sent comes back, and nothing else ever comes out of a decoder."""
+
+import dataclasses
+import hmac
+import pickle
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k8sfutures import messages
+from k8sfutures.chunks import Assembly, chunks_of
+from k8sfutures.codec import Codec, derive_key
+from k8sfutures.errors import MessageError
+from k8sfutures.messages import (
+    CHUNK_SIZE,
+    PROTOCOL,
+    Attach,
+    Chunk,
+    Detach,
+    Goodbye,
+    Group,
+    Hello,
+    InitializerRaised,
+    Printed,
+    Recall,
+    Renew,
+    Results,
+    Returned,
+    Versions,
+)
+
+KEY = b"k" * 32
+MAGIC = b"k8f" + bytes([PROTOCOL])
+quick = settings(deadline=None, derandomize=True, database=None, max_examples=150)
+
+ints = st.integers(0, (1 << 64) - 1)
+texts = st.text(max_size=10)
+bodies = st.binary(max_size=40)
+calls = st.lists(st.tuples(ints, ints, ints, bodies | st.none()), max_size=3)
+versions = st.tuples(texts, ints, texts)
+MESSAGES = {
+    Attach: st.builds(
+        Attach, versions, ints, st.floats(0, 1e9) | ints, bodies | st.none(), ints | st.none()
+    ),
+    Group: st.builds(
+        Group,
+        ints,
+        st.dictionaries(ints, bodies, max_size=3),
+        st.lists(ints),
+        st.dictionaries(texts, st.tuples(ints, calls), max_size=3),
+    ),
+    Renew: st.builds(Renew, ints, ints),
+    Recall: st.builds(Recall, st.lists(ints)),
+    Detach: st.builds(Detach, ints),
+    Chunk: st.builds(Chunk, ints, st.integers(-1, 100), ints, ints, bodies),
+    Hello: st.builds(
+        Hello,
+        texts,
+        texts,
+        ints,
+        st.lists(ints),
+        versions,
+        st.booleans(),
+        ints,
+        st.lists(ints),
+        ints,
+    ),
+    Results: st.builds(
+        Results, ints, st.lists(st.tuples(ints, ints, ints, ints, bodies | st.none()), max_size=3)
+    ),
+    Returned: st.builds(Returned, st.lists(ints), st.booleans()),
+    InitializerRaised: st.builds(InitializerRaised, ints, bodies),
+    Goodbye: st.builds(Goodbye, texts),
+    Printed: st.builds(Printed, st.lists(st.tuples(ints, ints, texts), max_size=3)),
+}
+any_message = st.one_of(*MESSAGES.values())
+values = st.recursive(
+    st.none() | st.booleans() | ints | st.floats() | texts | bodies,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(ints | texts, inner, max_size=3)
+        | st.builds(msgpack.ExtType, st.integers(0, 127), bodies)
+    ),
+    max_leaves=12,
+)
+
+
+def sign(content: bytes, key: bytes = KEY) -> bytes:
+    return hmac.digest(key, MAGIC + content, "sha256") + MAGIC + content
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_unpickled(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+
+
+class Exploding:
+    def __reduce__(self):
+        return exec, ("raise AssertionError('unpickled')",)
+
+
+class TestRoundTrip:
+    def test_every_message_is_tried(self):
+        assert set(MESSAGES) == set(messages.Message.__args__)
+        assert len({cls.kind for cls in MESSAGES}) == len(MESSAGES)
+
+    @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+    def test_what_is_sent_comes_back(self, cls):
+        @quick
+        @given(MESSAGES[cls], texts)
+        def check(message, sender):
+            envelope = Codec(KEY, "other").decode(Codec(KEY, sender).encode(message))
+            assert envelope.sender == sender
+            assert envelope.message == message
+            for field in dataclasses.fields(message):
+                sent, got = getattr(message, field.name), getattr(envelope.message, field.name)
+                assert type(sent) is type(got)
+
+        check()
+
+    def test_pickles_inside_stay_bytes(self):
+        body = pickle.dumps(Exploding())
+        message = Group(1, {1: body}, [], {"pod": (1, [(1, 1, 0, body)])})
+        assert Codec(KEY, "a").decode(Codec(KEY, "c").encode(message)).message == message
+
+
+class TestRefused:
+    def refused(self, body, codec=None):
+        with pytest.raises(MessageError) as caught:
+            (codec or Codec(KEY, "pod")).decode(body)
+        return str(caught.value)
+
+    def test_another_key(self):
+        assert "signature" in self.refused(Codec(b"x" * 32, "c").encode(Renew(1, 2)))
+
+    def test_another_protocol(self):
+        body = bytearray(Codec(KEY, "c").encode(Renew(1, 2)))
+        body[35] += 1
+        assert f"protocol {PROTOCOL + 1}" in self.refused(bytes(body))
+
+    def test_repeated(self):
+        codec, body = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2))
+        codec.decode(body)
+        assert "repeats" in self.refused(body, codec)
+
+    def test_older(self):
+        codec, sender = Codec(KEY, "pod"), Codec(KEY, "c")
+        first, second = sender.encode(Renew(1, 2)), sender.encode(Renew(1, 2))
+        codec.decode(second)
+        assert "precedes" in self.refused(first, codec)
+
+    def test_counters_are_by_sender(self):
+        codec = Codec(KEY, "pod")
+        for name in ("a", "b"):
+            codec.decode(Codec(KEY, name).encode(Renew(1, 2)))
+
+    def test_a_sender_that_was_forgotten_starts_anew(self):
+        codec = Codec(KEY, "pod")
+        codec.decode(Codec(KEY, "c").encode(Renew(1, 2)))
+        codec.forget("c")
+        codec.forget("never seen")
+        codec.decode(Codec(KEY, "c").encode(Renew(1, 2)))
+
+    def test_what_was_refused_does_not_count_as_seen(self):
+        codec, good = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2))
+        self.refused(sign(msgpack.packb([3, "c", 7, "wrong", 0])), codec)
+        codec.decode(good)
+
+    @pytest.mark.parametrize("position", range(60))
+    def test_any_byte_altered(self, position):
+        body = bytearray(Codec(KEY, "c").encode(Renew(123456, 2)))
+        body[position % len(body)] ^= 1 + position
+        self.refused(bytes(body))
+
+    def test_a_tail_altered(self):
+        body = Codec(KEY, "c").encode(Chunk(1, -1, 0, 1, b"tail"))
+        self.refused(body[:-1] + b"L")
+
+    def test_truncated_or_extended(self):
+        body = Codec(KEY, "c").encode(Results(1, [(1, 0, 0, 5, b"body")]))
+        for length in range(len(body)):
+            self.refused(body[:length])
+        self.refused(body + b"x")
+
+    @quick
+    @given(st.binary(max_size=200), st.sampled_from([b"", b"k" * 32, b"k" * 32 + MAGIC]))
+    def test_random_bytes(self, data, prefix):
+        self.refused(prefix + data)
+
+    @quick
+    @given(values)
+    def test_signed_content_that_is_no_message(self, content):
+        self.refused_or_message(sign(msgpack.packb(content)))
+
+    @settings(quick, max_examples=600)
+    @given(
+        st.integers(0, 14),
+        texts,
+        ints,
+        st.lists(values | ints | st.just([["3.13", 1, "3"]]), max_size=8),
+        st.binary(max_size=3),
+    )
+    def test_signed_messages_of_any_shape(self, kind, sender, counter, fields, tail):
+        self.refused_or_message(sign(msgpack.packb([kind, sender, counter, *fields]) + tail))
+
+    @quick
+    @given(st.binary(max_size=100))
+    def test_signed_random_bytes(self, data):
+        self.refused_or_message(sign(data))
+
+    @quick
+    @given(any_message, st.data())
+    def test_signed_messages_with_a_field_replaced(self, message, data):
+        raw = bytearray(Codec(KEY, "c").encode(message)[36:])
+        for _ in range(data.draw(st.integers(1, 3))):
+            raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+        self.refused_or_message(sign(bytes(raw)))
+
+    def refused_or_message(self, body):
+        try:
+            envelope = Codec(KEY, "pod").decode(body)
+        except MessageError:
+            return
+        # If it is taken for a message, it can be sent as one: every field has its type.
+        again = Codec(KEY, envelope.sender).encode(envelope.message)
+        assert str(Codec(KEY, "pod").decode(again)) == str(envelope)
+
+    def test_an_array_that_claims_to_be_huge_allocates_nothing(self):
+        self.refused(sign(b"\x95\x03\xa1c\x01\xdd\x7f\xff\xff\xff"))
+        self.refused(sign(b"\xdd\xff\xff\xff\xff"))
+        self.refused(sign(b"\xc6\xff\xff\xff\xff"))
+        self.refused(sign(b"\x91" * 100_000))
+
+    def test_more_behind_a_message(self):
+        assert "more behind" in self.refused(sign(msgpack.packb([3, "c", 1, 0, 0]) + b"x"))
+
+    def test_the_text_shows_none_of_the_bytes_of_a_body(self):
+        text = self.refused(sign(msgpack.packb([10, "c", 1, "secret", "secret"])))
+        assert "secret" not in text
+
+
+class TestChunks:
+    @quick
+    @given(st.integers(1, 10_000), st.integers(1, 300))
+    def test_cut_and_put_together(self, size, chunk_size):
+        body = bytes(index % 251 for index in range(size))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("k8sfutures.chunks.CHUNK_SIZE", chunk_size)
+            chunks = chunks_of(7, 2, body)
+        assert all(0 < len(chunk.tail) <= chunk_size for chunk in chunks)
+        assembly = Assembly()
+        for chunk in chunks:
+            assembly.add(chunk)
+        assert assembly.take(7, 2) == body
+        assert assembly.take(7, 2) is None
+
+    def test_a_big_body(self):
+        body = b"01234567" * (CHUNK_SIZE // 4)
+        chunks = chunks_of(1, -1, body)
+        assert [len(chunk.tail) for chunk in chunks] == [CHUNK_SIZE, CHUNK_SIZE]
+        sender, receiver, assembly = Codec(KEY, "c"), Codec(KEY, "pod"), Assembly()
+        for chunk in chunks:
+            assembly.add(receiver.decode(sender.encode(chunk)).message)
+        assert assembly.take(1, -1) == body
+
+    def test_bodies_do_not_mix(self):
+        assembly = Assembly()
+        for item in (0, 1, -1):
+            assembly.add(Chunk(1, item, 0, 2, b"a%d" % item))
+        for item in (0, 1, -1):
+            assembly.add(Chunk(1, item, 1, 2, b"b%d" % item))
+        assert assembly.take(1, 1) == b"a1b1"
+        assert assembly.take(1, -1) == b"a-1b-1"
+        assert assembly.take(1, 0) == b"a0b0"
+
+    @pytest.mark.parametrize(
+        ("indices", "whole"),
+        [
+            ([0, 1, 2], True),
+            ([0, 1, 0, 1, 2], True),  # sent again from its start
+            ([0, 2], False),
+            ([1, 2], False),
+            ([0, 1], False),  # the rest was lost
+            ([0, 1, 1, 2], False),
+            ([0, 1, 2, 3], False),
+            ([0, 1, 5, 0, 1, 2], True),
+            ([0, 1, -1, 2], False),
+        ],
+    )
+    def test_order(self, indices, whole):
+        assembly = Assembly()
+        for index in indices:
+            assembly.add(Chunk(1, -1, index, 3, b"%d" % index))
+        assert assembly.take(1, -1) == (b"012" if whole else None)
+
+    def test_none_came(self):
+        assert Assembly().take(1, -1) is None
+
+
+class TestKeysAndVersions:
+    def test_a_key_depends_on_the_secret_alone(self):
+        assert derive_key("a") == derive_key("a")
+        assert derive_key("a") != derive_key("b")
+        assert len(derive_key("")) == 32
+
+    def test_versions_for_people(self):
+        assert str(Versions("3.13", 1, "3.1")) == (
+            "Python 3.13, k8sfutures protocol 1, cloudpickle 3.1"
+        )
+        assert Versions.ours().protocol == PROTOCOL
+
+    def test_bodies_are_in_no_repr_of_a_chunk(self):
+        assert "secret" not in repr(Chunk(1, 0, 0, 1, b"secret"))
