@@ -27,19 +27,18 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from .address import parse_amqp_url
-from .errors import BrokerNotInstalled, BrokerUnreachable
+from .errors import BrokerUnreachable
 from .machine import cache_folder, start_time
+from .rabbitmq_server import CONFIGURATION, HOST, environment, find_server
 
-_HOST: Final = "127.0.0.1"
 _USER: Final = "k8sfutures"
 _ATTEMPTS: Final = 3  # Each time, another program took the chosen port before the node could.
 
@@ -47,45 +46,8 @@ _ATTEMPTS: Final = 3  # Each time, another program took the chosen port before t
 # server that starts accepts connections.
 _INTERVAL: Final = 0.02
 
-# Where the server's own script is on Debian. Its /usr/sbin/rabbitmq-server is a wrapper that runs
-# it as another user, and refuses to for anyone but that user and root.
-_SERVERS: Final = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
-
-_CONFIGURATION: Final = """\
-listeners.tcp.1 = {host}:{port}
-default_user = {user}
-default_pass = {password}
-disk_free_limit.absolute = 50MB
-log.console = false
-log.file = broker.log
-log.file.level = info
-log.file.rotation.size = 10485760
-log.file.rotation.count = 1
-"""
-
-# For every Erlang program of the node, its helpers included. No epmd (a daemon that would outlive
-# the node, on a port shared by the whole machine) and no port for other Erlang nodes: a lone node
-# needs neither. An Erlang that does not know dist_listen yet listens on the loopback interface;
-# OTP 27 has another name for the port that epmd would be asked for.
-_ALL_ERLANG: Final = (
-    "-start_epmd false -dist_listen false -kernel inet_dist_use_interface {{127,0,0,1}} "
-    "-erl_epmd_port {port} -kernel erl_epmd_node_listen_port {port}"
-)
-
-# The node shares its CPUs with the CPU processes, so its schedulers are few, not bound to CPUs,
-# and do not spin while they wait; those for files do, a little: they matter only at the start,
-# where they are woken for each of thousands of module look-ups.
-# RabbitMQ 3.10 on Erlang 25, 2 CPUs; round trip of one connection, publish to delivery:
-#                       start, s    p50, idle CPUs    p50, both CPUs busy    CPU per message
-#   none spin           2.3 to 5.4  0.14 to 0.18 ms   0.14 to 0.16 ms        100 to 113 us
-#   all spin, briefly   2.1 to 2.5  0.15 to 0.19 ms   0.14 to 0.36 ms        120 to 173 us
-#   all spin, medium    1.9 to 2.5  0.13 ms           0.56 ms                167 us
-#   only those of files 2.3 to 3.3  0.14 to 0.18 ms   0.14 to 0.16 ms         87 to 100 us
-# One scheduler instead of two made none of these better.
-_SCHEDULERS: Final = min(os.cpu_count() or 1, 4)
-_NODE_ERLANG: Final = (
-    f"-noinput +S {_SCHEDULERS}:{_SCHEDULERS} +stbt u +sbwt none +sbwtdcpu none +sbwtdio very_short"
-)
+# Seconds for which a killed node's helper processes may keep its port.
+_LINGERING: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +72,7 @@ class _Node:
 
     @property
     def url(self) -> str:
-        return f"amqp://{_USER}:{self.password}@{_HOST}:{self.port}/%2F"
+        return f"amqp://{_USER}:{self.password}@{HOST}:{self.port}/%2F"
 
     def is_running(self) -> bool:
         return start_time(self.pid) == self.started
@@ -118,14 +80,14 @@ class _Node:
     def accepts(self) -> bool:
         """Whether anything accepts connections at its port."""
         with contextlib.suppress(OSError):
-            socket.create_connection((_HOST, self.port), timeout=1.0).close()
+            socket.create_connection((HOST, self.port), timeout=1.0).close()
             return True
         return False
 
     def greets(self) -> bool:
         """Whether it answers a protocol header with the method connection.start."""
         try:
-            with socket.create_connection((_HOST, self.port), timeout=1.0) as connection:
+            with socket.create_connection((HOST, self.port), timeout=1.0) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")
                 # A method frame up to its method: type, channel, size, class, method.
                 frame = connection.recv(11, socket.MSG_WAITALL)
@@ -326,7 +288,7 @@ def _wait_until_ready(node: _Node, folder: Path, deadline: float, outcome: str) 
         if node.ends_within(_INTERVAL):
             problem = "ended while it started"
         elif time.monotonic() >= deadline:
-            problem = f"did not accept connections at {_HOST}:{node.port} in time; {outcome}"
+            problem = f"did not accept connections at {HOST}:{node.port} in time; {outcome}"
         else:
             continue
         directory = folder / node.name
@@ -345,7 +307,7 @@ def _log(directory: Path) -> str:
 
 def _start_node(folder: Path, previous: _Node | None) -> _Node:
     """Starts a node; after one that was lost, at its address, where its clients look for it."""
-    server = _find_server()
+    server = find_server()
     _remove_nodes(folder)
     name = f"k8sfutures-{secrets.token_hex(4)}"
     directory = folder / name
@@ -355,14 +317,14 @@ def _start_node(folder: Path, previous: _Node | None) -> _Node:
     password = previous.password if previous else secrets.token_hex(24)
     _write_private(
         directory / "rabbitmq.conf",
-        _CONFIGURATION.format(host=_HOST, port=port, user=_USER, password=password),
+        CONFIGURATION.format(host=HOST, port=port, user=_USER, password=password),
     )
     _write_private(directory / "enabled_plugins", "[].\n")
     # A shell starts it in the background and is gone: the node is nobody's child here, so it
     # leaves no zombie in a program that outlives it, and its group gets no Ctrl-C.
     shell = subprocess.run(
         ["/bin/sh", "-c", '"$0" </dev/null >console.log 2>&1 & echo "$!"', server],
-        env=_environment(name, directory, distribution_port),
+        env=environment(name, directory, distribution_port),
         cwd=directory,
         umask=0o077,
         start_new_session=True,
@@ -382,67 +344,15 @@ def _start_node(folder: Path, previous: _Node | None) -> _Node:
 
 
 def _free_port(wanted: int) -> int:
-    try:
-        with socket.create_server((_HOST, wanted)) as found:
-            return int(found.getsockname()[1])
-    except OSError:
-        if not wanted:
-            raise
-        return _free_port(0)
-
-
-def _environment(name: str, directory: Path, distribution_port: int) -> Mapping[str, str]:
-    """The node's environment: nothing of ours, nor of a RabbitMQ that this machine itself runs."""
-    return {
-        "PATH": _search_path(),
-        "LANG": "C.UTF-8",
-        "HOME": str(directory),  # Where Erlang keeps its cookie.
-        "ERL_AFLAGS": _ALL_ERLANG.format(port=distribution_port),
-        "ERL_CRASH_DUMP_SECONDS": "0",
-        "ERL_EPMD_ADDRESS": _HOST,
-        # RabbitMQ tells epmd of itself once a minute. Nobody listens there, so no other epmd hears.
-        "ERL_EPMD_PORT": "1",
-        "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
-        # Has the script become the server, instead of its parent: one process, one signal.
-        "RABBITMQ_ALLOW_INPUT": "1",
-        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
-        "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
-        "RABBITMQ_CONF_ENV_FILE": str(directory / "rabbitmq-env.conf"),
-        "RABBITMQ_DIST_PORT": str(distribution_port),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
-        "RABBITMQ_LOG_BASE": str(directory / "log"),
-        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
-        "RABBITMQ_NODENAME": f"{name}@localhost",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-sname {name}@localhost {_NODE_ERLANG}",
-    }
-
-
-def _search_path() -> str:
-    system = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-    ours = os.environ.get("PATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys(filter(None, ours + system)))
-
-
-def _find_server() -> Path:
-    """The server's own script: what PATH has first, or the newest of the usual places."""
-    if sys.platform != "linux":
-        raise BrokerNotInstalled("a local broker needs Linux: give the setting amqp_url")
-    search = _search_path()
-    candidates = [Path(folder, "rabbitmq-server") for folder in search.split(os.pathsep)]
-    candidates += sorted(Path("/").glob(_SERVERS), reverse=True)
-    for script in (path.resolve() for path in candidates if os.access(path, os.X_OK)):
-        # The real script loads the one beside it; a wrapper has another name, or stands alone.
-        if script.name == "rabbitmq-server" and script.with_name("rabbitmq-env").exists():
-            break
-    else:
-        raise BrokerNotInstalled(
-            "no rabbitmq-server is installed on this machine, and the setting amqp_url is not "
-            "given. Install it for a local broker (on Debian and Ubuntu: apt-get install "
-            "rabbitmq-server), or give amqp_url (or K8SFUTURES_AMQP_URL) the URL of a broker"
-        )
-    if not shutil.which("erl", path=search):
-        raise BrokerNotInstalled(
-            f"{script} needs Erlang, and there is no `erl` in PATH ({search}): install it, or give "
-            "the setting amqp_url (or K8SFUTURES_AMQP_URL) the URL of a broker"
-        )
-    return script
+    """A port that is free: the wanted one, unless another program has it."""
+    deadline = time.monotonic() + _LINGERING
+    while True:
+        try:
+            with socket.create_server((HOST, wanted)) as found:
+                return int(found.getsockname()[1])
+        except OSError:
+            if not wanted:
+                raise
+            if time.monotonic() > deadline:
+                wanted = 0
+        threading.Event().wait(_INTERVAL)

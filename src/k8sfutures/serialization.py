@@ -111,7 +111,7 @@ def _by_value() -> Iterator[None]:
 
 
 def _refers_to_own(data: bytes) -> bool:
-    return any(name in data for name in _own_modules.get())
+    return any(data.find(name) >= 0 for name in _own_modules.get())
 
 
 # --- objects
@@ -134,7 +134,8 @@ def dumps(obj: object) -> bytes:
         # The contents of arrays stay out of it: no name of a module is in there, and to search
         # 10 MB for some costs more than to pickle them.
         data = pickle.dumps(obj, PROTOCOL, buffer_callback=buffers.append)
-        if _MAIN in data or (_REFERENCE in data and _refers_to_own(data)):
+        # `find`, as `in` takes ten times as long on bytes: it tries an integer first.
+        if data.find(_MAIN) >= 0 or (data.find(_REFERENCE) >= 0 and _refers_to_own(data)):
             return _dumps_definitions(obj)
         return pickle.dumps(obj, PROTOCOL) if buffers else data
     except Exception:  # cloudpickle takes it, or says what is wrong with it

@@ -16,7 +16,7 @@ from pathlib import Path
 import pika
 import pytest
 
-from k8sfutures import broker
+from k8sfutures import broker, rabbitmq_server
 from k8sfutures.address import parse_amqp_url
 from k8sfutures.broker import (
     LocalBroker,
@@ -184,6 +184,17 @@ class TestRunning:
             state.chmod(0o600)
 
 
+def taken(port: int) -> socket.socket:
+    """Listens at a port, as soon as a dead node's helpers have let go of it."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.mark.broker
 @pytest.mark.slow
 class TestLife:
@@ -206,9 +217,22 @@ class TestLife:
         os.kill(status.pid, signal.SIGKILL)
         assert node.ends_within(30)
         second = ensure_local_broker()
+        assert second == first, "where those that used it look for it"
+        assert_works(second)
+        assert local_broker_status() != status
+        assert not status.directory.exists()
+
+    def test_one_whose_port_was_taken_meanwhile_is_replaced_elsewhere(self, cache: Path) -> None:
+        first = ensure_local_broker()
+        node = broker._read_state(folder_of(cache))
+        assert node
+        os.kill(node.pid, signal.SIGKILL)
+        assert node.ends_within(30)
+        with taken(node.port):
+            second = ensure_local_broker()
+        assert parse_amqp_url(second).port != node.port
         assert second != first
         assert_works(second)
-        assert not status.directory.exists()
 
     def test_one_that_is_ending_is_replaced(self, cache: Path) -> None:
         first = ensure_local_broker()
@@ -223,7 +247,6 @@ class TestLife:
             except OSError:
                 break
         second = ensure_local_broker()
-        assert second != first
         assert not process_exists(status.pid)
         assert_works(second)
 
@@ -279,8 +302,8 @@ def fake_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 class TestFailures:
     def test_none_installed(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(broker, "_search_path", lambda: str(cache))
-        monkeypatch.setattr(broker, "_SERVERS", "nowhere/*")
+        monkeypatch.setattr(rabbitmq_server, "_search_path", lambda: str(cache))
+        monkeypatch.setattr(rabbitmq_server, "_SERVERS", "nowhere/*")
         with pytest.raises(BrokerNotInstalled) as caught:
             ensure_local_broker()
         assert "apt-get install rabbitmq-server" in str(caught.value)
@@ -290,7 +313,7 @@ class TestFailures:
         fake_server("exit 0")
         folder = cache.parent / "bin"
         (folder / "erl").unlink()
-        monkeypatch.setattr(broker, "_search_path", lambda: str(folder))
+        monkeypatch.setattr(rabbitmq_server, "_search_path", lambda: str(folder))
         with pytest.raises(BrokerNotInstalled, match="needs Erlang"):
             ensure_local_broker()
 
@@ -303,7 +326,7 @@ class TestFailures:
         (wrappers / "rabbitmq-server").write_text("#!/bin/sh\nexit 1\n")
         (wrappers / "rabbitmq-server").chmod(0o755)
         monkeypatch.setenv("PATH", f"{wrappers}:{os.environ['PATH']}")
-        assert broker._find_server() == tmp_path / "bin" / "rabbitmq-server"
+        assert rabbitmq_server.find_server() == tmp_path / "bin" / "rabbitmq-server"
 
     def test_it_ends_while_it_starts(self, cache: Path, fake_server) -> None:
         pids = fake_server("echo first; echo 'BOOT FAILED: no luck'; exit 1")
@@ -365,7 +388,7 @@ class TestFailures:
             bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
             try:
                 port = listener.getsockname()[1]
-                node = broker._Node("k8sfutures-00000000", bystander.pid, "1", port, "x")
+                node = broker._Node("k8sfutures-00000000", bystander.pid, 1, port, "x")
                 state = dataclasses.asdict(node)
                 broker._write_private(folder_of(cache) / "state.json", json.dumps(state))
                 assert local_broker_status() is None
@@ -391,7 +414,7 @@ class TestFailures:
 
 def test_greets_wants_amqp() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        node = broker._Node("n", 1, "1", listener.getsockname()[1], "x")
+        node = broker._Node("n", 1, 1, listener.getsockname()[1], "x")
         talker = (
             "import socket, sys; s = socket.fromfd(int(sys.argv[1]), 2, 1); c, _ = s.accept(); "
             "c.recv(8); c.sendall(b'HTTP/1.1 400 Bad Request')"
