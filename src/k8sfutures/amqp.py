@@ -42,6 +42,9 @@ HEARTBEAT: Final = 10
 BLOCKED_TIMEOUT: Final = 600
 """Seconds that a publisher waits for a broker that is out of memory or disk."""
 
+_HANG_UP: Final = 2.0
+"""Seconds for the connection to close after the connection thread has failed."""
+
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 3.0
 
@@ -318,8 +321,18 @@ class AmqpLink:
         except BaseException as error:
             logger.exception("the connection thread failed")
             self._emit(LinkFailed(error))
+            self._hang_up()
         finally:
             self._loop.close()
+
+    def _hang_up(self) -> None:
+        """After a failure: let go of the socket, if the loop still turns."""
+        try:
+            self._endpoint.close(self._loop.stop)
+            self._loop.call_later(_HANG_UP, self._loop.stop)
+            self._loop.start()
+        except BaseException:
+            logger.exception("cannot close the connection to the broker")
 
     def _flush(self) -> None:
         self._flushing = False

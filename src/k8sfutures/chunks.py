@@ -17,8 +17,9 @@ def chunks_of(call: int, item: int, body: bytes) -> list[Chunk]:
         The chunks, in order.
     """
     count = -(-len(body) // CHUNK_SIZE)
+    view = memoryview(body)
     return [
-        Chunk(call, item, index, count, body[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE])
+        Chunk(call, item, index, count, view[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE])
         for index in range(count)
     ]
 
@@ -27,7 +28,7 @@ class Assembly:
     """Puts chunks together again, for one sender."""
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[int, int], tuple[int, list[bytes]]] = {}
+        self._parts: dict[tuple[int, int], tuple[int, list[bytes | memoryview]]] = {}
 
     def add(self, chunk: Chunk) -> None:
         """Keep a chunk; a first one starts its body anew, one out of order drops the body."""
@@ -46,4 +47,4 @@ class Assembly:
         count, parts = self._parts.pop((call, item), (0, []))
         if not parts or len(parts) != count:
             return None
-        return parts[0] if count == 1 else b"".join(parts)
+        return b"".join(parts)

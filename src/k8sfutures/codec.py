@@ -111,7 +111,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Renew: (_int, _int),
     Recall: (_ints,),
     Detach: (_int,),
-    Chunk: (_int, _int, _int, _int, _bytes),
+    Chunk: (_int, _int, _int, _int, _is(bytes, memoryview)),
     Hello: (_str, _str, _int, _ints, _versions, _is(bool), _int, _ints, _int),
     Results: (_int, _rows((int, int, int, int, bytes), (int, int, int, int, _NONE))),
     Returned: (_ints, _is(bool)),
@@ -133,6 +133,10 @@ _TO_LIST: Final[dict[type[Any], tuple[int, ...]]] = {
     Returned: (0,),
     Printed: (0,),
 }
+
+
+_SHORT: Final = 512
+"""Bytes of a header that are looked at first: more than a chunk has, so its tail is not copied."""
 
 
 def derive_key(secret: str) -> bytes:
@@ -178,9 +182,13 @@ class Codec:
         self._counter += 1
         cls = type(message)
         fields = [getattr(message, name) for name in _FIELDS[cls]]
-        tail = fields.pop() if cls is Chunk else b""
-        header = msgpack.packb([cls.kind, self.sender, self._counter, *fields])
-        signed = b"".join((_MAGIC, header, tail))
+        if cls is Chunk:
+            tail = fields.pop()
+            header: bytes = _MAGIC + msgpack.packb([cls.kind, self.sender, self._counter, *fields])
+            mac = hmac.new(self._key, header, "sha256")
+            mac.update(tail)
+            return b"".join((mac.digest(), header, tail))  # the only copy of a bulky tail
+        signed: bytes = _MAGIC + msgpack.packb([cls.kind, self.sender, self._counter, *fields])
         return hmac.digest(self._key, signed, "sha256") + signed
 
     def decode(self, body: bytes) -> Envelope:
@@ -220,16 +228,20 @@ def _parse(header: memoryview) -> tuple[str, int, Message]:
     unpacker = msgpack.Unpacker(
         use_list=False, strict_map_key=False, max_buffer_size=max(1, len(header)), raw=False
     )
-    unpacker.feed(header)
+    unpacker.feed(header[:_SHORT])
     try:
-        kind, sender, counter, *fields = unpacker.unpack()
+        try:
+            kind, sender, counter, *fields = unpacker.unpack()
+        except msgpack.OutOfData:
+            unpacker.feed(header[_SHORT:])
+            kind, sender, counter, *fields = unpacker.unpack()
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MessageError(f"a header that cannot be read: {error}") from error
     cls = _KINDS.get(kind) if type(kind) is int else None
     if cls is None or type(sender) is not str or type(counter) is not int:
         raise MessageError(f"of an unknown kind: {kind!r:.40}")
     if cls is Chunk:
-        fields.append(bytes(header[unpacker.tell() :]))
+        fields.append(header[unpacker.tell() :])
     elif unpacker.tell() != len(header):
         raise MessageError(f"a {cls.__name__} with more behind it")
     for index in _TO_LIST.get(cls, ()):

@@ -135,7 +135,7 @@ class Chunk:
     item: int
     index: int
     count: int
-    tail: bytes = dataclasses.field(repr=False)
+    tail: bytes | memoryview = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,8 @@ class TestRoundTrip:
             assert envelope.message == message
             for field in dataclasses.fields(message):
                 sent, got = getattr(message, field.name), getattr(envelope.message, field.name)
-                assert type(sent) is type(got)
+                # A tail is not copied out of the message that it came in.
+                assert type(sent) is type(got) or field.name == "tail"
 
         check()
 
