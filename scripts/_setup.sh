@@ -20,7 +20,7 @@ apt_install() {
             chmod +x "$policy"
         fi
         apt-get -qq update || echo "apt-get update failed; going on with the known packages" >&2
-        apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
+        apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" >/dev/null
     ' bash "$@" </dev/null >&2
 }
 
