@@ -7,6 +7,7 @@ import concurrent.futures
 import functools
 import os
 import pickle
+import sys
 import threading
 import time
 import traceback
@@ -283,3 +284,45 @@ def test_output_reaches_the_client(ex, capfd):
     ex.submit(print, "from the pod").result()
     ex.shutdown()
     assert capfd.readouterr().out == "from the pod\n"
+
+
+def print_from_threads():
+    threads = [
+        threading.Thread(target=lambda n=n: [print(f"line {n}") for _ in range(200)])
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return "done"
+
+
+def test_threads_of_a_call_may_print(ex, capfd):
+    assert ex.submit(print_from_threads).result() == "done"
+    ex.shutdown()
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 800
+    assert set(lines) == {f"line {n}" for n in range(4)}
+
+
+def write_bytes():
+    sys.stdout.buffer.write("naïve\n".encode())
+
+
+def close_stdout():
+    sys.stdout.close()
+
+
+def lose_stdout():
+    sys.stdout = None
+
+
+@pytest.mark.parametrize("harm", [close_stdout, lose_stdout])
+def test_what_a_call_does_to_stdout_harms_nobody(make_executor, harm, capfd):
+    executor = make_executor(max_workers=1)
+    executor.submit(write_bytes).result()
+    assert executor.submit(harm).result() is None
+    assert executor.submit(pow, 2, 2).result() == 4
+    executor.kill_workers()
+    assert capfd.readouterr().out == "naïve\n"

@@ -16,10 +16,12 @@ body)``, where the status is one of an outcome, `PRINTED` or `INITIALIZER_RAISED
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +81,27 @@ class _Client:
         return function
 
 
+class _Bytes(io.RawIOBase):
+    """``sys.stdout.buffer``: bytes that are text."""
+
+    def __init__(self, text: _Output) -> None:
+        self._text = text
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._text.write(self._decoder.decode(bytes(data)))
+        return len(data)
+
+    def flush(self) -> None:
+        self._text.flush()
+
+    def close(self) -> None:
+        """Stay open, as the text does."""
+
+
 class _Output(io.TextIOBase):
     """``sys.stdout`` or ``sys.stderr`` of a call: what it writes goes to the agent by lines."""
 
@@ -86,6 +109,7 @@ class _Output(io.TextIOBase):
         self._process = process
         self._stream = stream
         self._line = ""
+        self.buffer = _Bytes(self)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -113,9 +137,13 @@ class _Output(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        if self._line and not self.closed:
+        if self._line:
             line, self._line = self._line, ""
             self._process.printed(self._stream, line)
+
+    def close(self) -> None:
+        """Stay open: later calls, of other clients even, write here too."""
+        self.flush()
 
 
 class CpuProcess:
@@ -131,6 +159,8 @@ class CpuProcess:
         self._tokens = tokens
         self._unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=0)
         self._packer = msgpack.Packer()
+        self._sending = threading.Lock()  # threads of the user's may print
+        self._outputs = (_Output(self, 1), _Output(self, 2))
         self._clients: dict[str, _Client] = {}
         self._jobs: dict[int, _Job] = {}
         self._token = 0
@@ -139,7 +169,7 @@ class CpuProcess:
 
     def run(self) -> None:
         """Run items until the agent closes the token pipe."""
-        sys.stdout, sys.stderr = _Output(self, 1), _Output(self, 2)
+        sys.stdout, sys.stderr = self._outputs
         read, tokens = os.read, self._tokens
         while True:
             token = read(tokens, TOKEN_SIZE)
@@ -201,7 +231,8 @@ class CpuProcess:
                 client.initializer = rest[0]
 
     def _send(self, frame: tuple[int, int, int, int, bytes | None]) -> None:
-        self._data.sendall(self._packer.pack(frame))
+        with self._sending:
+            self._data.sendall(self._packer.pack(frame))
 
     # --- calls
 
@@ -225,8 +256,8 @@ class CpuProcess:
             outcome = _call(client, job.function, single, is_item=True)
         else:
             outcome = _call(client, job.function, body, is_item=False)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        for output in self._outputs:  # whatever the call has made of sys.stdout
+            output.flush()
         self._send((token, item, *outcome))
 
     def _initialize(self, client: _Client) -> bool:
