@@ -117,12 +117,12 @@ class AmqpEndpoint:
 
     def send(self, peer: str, body: bytes) -> None:
         """Publish to one peer; lost without a word while the link is down."""
-        if self._up:
+        if self._up and self._channel.is_open:
             self._channel.basic_publish("", self._prefix + peer, body, mandatory=True)
 
     def broadcast(self, body: bytes) -> None:
         """Publish to every participant of the other kind."""
-        if self._up:
+        if self._up and self._channel.is_open:
             self._channel.basic_publish(self._theirs, "", body)
 
     def close(self, done: Callable[[], None]) -> None:
@@ -182,6 +182,7 @@ class AmqpEndpoint:
 
     def _cancelled(self, _frame: object) -> None:
         logger.warning("the queue %s was deleted at the broker; reconnecting", self._queue)
+        self._up = False
         self._connection.close()
 
     def _blocked(self, _connection: object, frame: Any) -> None:

@@ -167,6 +167,8 @@ def stop_local_broker(timeout: float = 30.0) -> bool:
         running = node is not None and node.is_running()
         if node and running:
             node.end(timeout)
+        # The state file stays: programs that still use this broker look for it at its address,
+        # and one that starts it again does so there.
         _remove_nodes(folder)
     return running
 
@@ -252,7 +254,6 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _remove_nodes(folder: Path) -> None:
-    (folder / "state.json").unlink(missing_ok=True)
     for leftover in folder.glob("k8sfutures-*"):
         shutil.rmtree(leftover)
 

@@ -71,7 +71,12 @@ def _broker_start(_: argparse.Namespace) -> int:
 
 
 def _broker_stop(_: argparse.Namespace) -> int:
-    print("stopped" if stop_local_broker() else "no local broker was running")
+    stopped = stop_local_broker()
+    print(
+        "stopped; a program that still uses it starts it again"
+        if stopped
+        else "no local broker was running"
+    )
     return 0
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import copyreg
 import functools
 import types
-from typing import Any
+from typing import Any, Final
 
 from .serialization import dumps, loads
+
+FIRST_FRAMES: Final = 20
+LAST_FRAMES: Final = 60
+"""Frames of a traceback that travel, at its two ends; an endless recursion has a thousand."""
 
 
 def dumps_exception(error: BaseException) -> bytes:
@@ -24,6 +28,8 @@ def dumps_exception(error: BaseException) -> bytes:
         Bytes for `loads`, which have been loaded once here to make sure.
     """
     _teach_pickle(error)
+    for one in _all_of(error):
+        _shorten(one)
     try:
         data = dumps(error)
         loads(data)
@@ -49,17 +55,36 @@ def _teach_pickle(error: BaseException) -> None:
 
     pickling_support.install(error)
     reduce = functools.partial(pickling_support.pickle_exception, builtin_inits=_BuiltinInits())
+    for one in _all_of(error):
+        if not isinstance(one, BaseExceptionGroup):
+            copyreg.pickle(type(one), reduce)
+
+
+def _all_of(error: BaseException) -> list[BaseException]:
+    """An exception, its causes and contexts, and the members of groups."""
     todo: list[BaseException | None] = [error]
-    seen: set[int] = set()
+    found: dict[int, BaseException] = {}
     while todo:
-        some = todo.pop()
-        if some is not None and id(some) not in seen:
-            seen.add(id(some))
-            if isinstance(some, BaseExceptionGroup):
-                todo += some.exceptions
-            else:
-                copyreg.pickle(type(some), reduce)
-            todo += (some.__cause__, some.__context__)
+        one = todo.pop()
+        if one is not None and id(one) not in found:
+            found[id(one)] = one
+            todo += (one.__cause__, one.__context__)
+            if isinstance(one, BaseExceptionGroup):
+                todo += one.exceptions
+    return list(found.values())
+
+
+def _shorten(error: BaseException) -> None:
+    """Cut the middle out of a long traceback: pickling goes as deep as it is long."""
+    frames: list[types.TracebackType] = []
+    frame = error.__traceback__
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.tb_next
+    if len(frames) > FIRST_FRAMES + LAST_FRAMES:
+        frames[FIRST_FRAMES - 1].tb_next = frames[-LAST_FRAMES]
+        left_out = len(frames) - FIRST_FRAMES - LAST_FRAMES
+        error.add_note(f"k8sfutures: {left_out} frames in the middle of the traceback left out")
 
 
 class _Bare:
@@ -116,4 +141,8 @@ def _described(error: BaseException, problem: BaseException) -> bytes:
     )
     described.__traceback__ = error.__traceback__
     pickling_support.install(described)
-    return dumps(described)
+    try:
+        return dumps(described)
+    except BaseException:  # its traceback, too
+        described.__traceback__ = None
+        return dumps(described)

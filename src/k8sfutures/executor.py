@@ -35,7 +35,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .amqp import AmqpLink
 from .config import load_settings, pool_name, resolve_pods
-from .control import MapClosed, MapExtended, MapStarted, Plan, Refused, Terminate
+from .control import MapClosed, MapStarted, Plan, Refused, Terminate
 from .errors import ExecutorBroken, ForkedExecutorError, SettingValueError
 from .link import ClientLink, LinkEvent
 from .manager import Manager
@@ -59,7 +59,8 @@ def _at_exit() -> None:
     for manager in managers:
         manager.close()
     for manager in managers:
-        manager.thread.join()
+        if manager.thread.ident is not None:  # else the interpreter could not start it
+            manager.thread.join()
 
 
 def _in_forked_child() -> None:
@@ -178,7 +179,8 @@ class K8sRabbitExecutor(Executor):
             stand_alone(error)
             taken = self._manager.post(Refused(future, error))
         else:
-            taken = self._manager.submit(future, (next(self._call_ids), pickled.id, 0, body))
+            call = (next(self._call_ids), pickled.id, 0, body)
+            taken = self._manager.submit(future, call, pickled)
         if not taken:
             self._check_usable()
         return future
@@ -220,6 +222,8 @@ class K8sRabbitExecutor(Executor):
             return _failing(items, error)
         map_ = Map(next(self._map_ids), pickled)
         first = list(items if buffersize is None else itertools.islice(items, buffersize))
+        if not first:
+            return iter(())
         map_.add(first)
         map_.growing = buffersize is not None
         if not self._manager.post(MapStarted(map_, len(first), chunksize)):
@@ -412,11 +416,9 @@ def _results(
             if map_.growing:
                 more = list(itertools.islice(items, 1)) if executor() is not None else []
                 if more:
-                    if manager.closed:
+                    if not manager.extend(map_, more):
                         raise RuntimeError("cannot schedule new futures after shutdown")
-                    map_.add(more)
                     added += 1
-                    manager.post(MapExtended(map_, 1))
                 else:
                     map_.growing = False
             yield map_.take(index, deadline)

@@ -45,7 +45,7 @@ from .output import Printer
 from .pods import Credentials, PodEnded, PodEvent, PodsFailed
 from .provisioning import Provisioner
 from .scheduler import Scheduler
-from .serialization import Functions
+from .serialization import Functions, PickledFunction
 from .session import NEVER, Notice, Session
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,10 @@ class Manager:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._inbox: queue.SimpleQueue[Control | LinkEvent | PodEvent] = queue.SimpleQueue()
-        self._submitted: deque[tuple[Future[Any], Call]] = deque()
+        self._submitted: deque[tuple[Future[Any], Call, PickledFunction]] = deque()
         self._woken = False
-        self._lock = threading.Lock()
+        # Re-entrant: a garbage collection inside it may end a map's iterator, which posts.
+        self._lock = threading.RLock()
         self.closed = False  # takes nothing new
         self.broken: ExecutorBroken | None = None
         self.functions = Functions()
@@ -78,8 +79,7 @@ class Manager:
         self._session = Session(plan, self._scheduler)
         self._printer = Printer(plan.name)
         self._provisioner = Provisioner(plan.source, self._inbox.put, plan.name)
-        self._shutdown = False
-        self._finished = False
+        self._shutdown = self._finished = False
         self._alone_since: float | None = None  # there is work, and no pod
         self._flush_at = NEVER
         self.thread = threading.Thread(
@@ -100,32 +100,32 @@ class Manager:
 
     # --- for callers, on any thread
 
-    def submit(self, future: Future[Any], call: Call) -> bool:
-        """Queue a call.
-
-        Returns:
-            Whether it was taken; not after shutdown.
-        """
+    def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
+        """Queue a call; returns whether it was taken, which it is not after shutdown."""
         with self._lock:
             if self.closed:
                 return False
-            self._submitted.append((future, call))
+            self._submitted.append((future, call, function))
         if not self._woken:
             self._woken = True
             self._inbox.put(WAKE)
         return True
 
     def post(self, control: Control) -> bool:
-        """Queue anything else.
-
-        Returns:
-            Whether it was taken; new work is not after shutdown.
-        """
+        """Queue anything else; returns whether it was taken: new work is not after shutdown."""
         with self._lock:
             if self.closed and isinstance(control, MapStarted | Refused):
                 return False
             self._inbox.put(control)
         return True
+
+    def extend(self, map_: Map, items: list[tuple[Any, ...]]) -> bool:
+        """Add items to a map; returns whether they were taken: they are not after shutdown."""
+        with self._lock:
+            if not self.closed:
+                map_.add(items)
+                self._inbox.put(MapExtended(map_, len(items)))
+            return not self.closed
 
     def close(self, *, cancel: bool = False) -> None:
         """Take nothing new; end when all is done."""
@@ -134,7 +134,7 @@ class Manager:
             self._inbox.put(Shutdown(cancel))
 
     def statistics(self) -> core.Statistics:
-        """A look at the scheduler, from another thread: consistent enough for people."""
+        """A look at the scheduler, from another thread; consistent enough for people."""
         return self._scheduler.statistics()
 
     # --- the thread
@@ -165,6 +165,8 @@ class Manager:
                     self._act(self._session.received(item.body))
                 else:
                     self._handle(item)
+                if time.monotonic() >= deadline:
+                    break  # a busy inbox must not keep the pods waiting for a sign of life
                 item = inbox.get_nowait()
         except queue.Empty:
             pass
@@ -179,6 +181,7 @@ class Manager:
             or self._waiting
             or self._running
             or any(map_.unsettled for map_ in self._maps.values())
+            or not self._scheduler.idle  # items of a map that nobody waits for
         )
 
     def _handle(self, item: Control | LinkEvent | PodEvent) -> None:
@@ -226,8 +229,7 @@ class Manager:
         for notice in notices:
             match notice:
                 case Printed():
-                    for _, stream, text in notice.lines:
-                        self._printer.write(stream, text)
+                    self._printer.write(notice.lines)
                 case ExecutorBroken():
                     self._break(notice)
                 case _:
@@ -268,10 +270,12 @@ class Manager:
         submitted = self._submitted
         batch = [submitted.popleft() for _ in range(len(submitted))]
         waiting = self._waiting
-        for future, call in batch:
+        for future, call, function in batch:
             waiting[call[0]] = future
+            # It may have been released between its look-up and its call.
+            self.functions.bodies.setdefault(call[1], function)
         if batch:
-            self._feed(core.Submitted([call for _, call in batch]))
+            self._feed(core.Submitted([call for _, call, _ in batch]))
         if dropped:
             self._feed(core.FunctionsDropped(dropped))
 
@@ -362,8 +366,6 @@ class Manager:
             if map_ is not None:
                 map_.settle([(lost.map_item[1], error)])
 
-    # --- maps
-
     def _map_changed(self, event: MapStarted | MapExtended | MapClosed) -> None:
         map_ = event.map
         if isinstance(event, MapClosed):
@@ -403,7 +405,7 @@ class Manager:
             if self.broken is None:
                 self.broken = error
         while self._submitted:
-            future, call = self._submitted.popleft()
+            future, call, _ = self._submitted.popleft()
             self._waiting[call[0]] = future
         for future in self._waiting.values():
             _fail(future, once_more(error))

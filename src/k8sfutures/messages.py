@@ -31,6 +31,12 @@ body of None has been sent ahead in chunks."""
 Outcome = tuple[int, int, int, int, bytes | None]
 """(call id, item, status, microseconds it ran, body)."""
 
+# What a chunk belongs to, where it is not an item's outcome.
+ARGUMENTS: Final = -1
+"""The body of a call."""
+FUNCTION: Final = -2
+"""A function, whose id stands for the call's; the group then has no bytes of it."""
+
 # The statuses of an outcome.
 RESULT: Final = 0
 """The body is the pickled result."""
@@ -128,7 +134,7 @@ class Detach:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a bulky body, of a call (item -1) or of an outcome; its bytes are the tail."""
+    """A piece of a bulky body: of an outcome, of arguments or of a function; the tail has it."""
 
     kind: ClassVar[int] = 6
     call: int

@@ -229,5 +229,5 @@ _HINTS = {
     signal.SIGSEGV: "; a crash in native code?",
     signal.SIGABRT: "; an abort in native code?",
     signal.SIGBUS: "; a crash in native code, or a full /dev/shm?",
-    signal.SIGKILL: "; out of memory?",
+    signal.SIGKILL: "; out of memory, or killed by someone?",
 }

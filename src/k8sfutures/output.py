@@ -5,7 +5,9 @@ A terminal that is stopped, or a pipe that nobody reads, must not hold up Future
 
 from __future__ import annotations
 
+import itertools
 import logging
+import operator
 import queue
 import sys
 import threading
@@ -13,8 +15,9 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-MOST_WAITING: Final = 10_000
-"""Pieces of text that may wait for a slow terminal; what comes beyond is dropped, and counted."""
+MOST_WAITING: Final = 100_000
+"""Pieces of text that may wait for a slow terminal; what comes beyond is dropped, and counted.
+A piece is what one pod has sent at once, so this is minutes of output that nobody reads."""
 
 
 class Printer:
@@ -26,13 +29,16 @@ class Printer:
         self._thread: threading.Thread | None = None
         self._dropped = 0
 
-    def write(self, stream: int, text: str) -> None:
+    def write(self, lines: list[tuple[int, int, str]]) -> None:
         """Write soon; never blocks.
 
         Args:
-            stream: 1 for stdout, 2 for stderr.
-            text: whole lines, or the end of what a call printed.
+            lines: (call id, 1 for stdout or 2 for stderr, text) in the order of their writing.
         """
+        for stream, group in itertools.groupby(lines, operator.itemgetter(1)):
+            self._put(stream, "".join(text for _, _, text in group))
+
+    def _put(self, stream: int, text: str) -> None:
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._run, name=f"k8sfutures output {self._name}", daemon=True

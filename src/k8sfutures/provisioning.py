@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from .errors import ExecutorBroken
+from .errors import BrokerUnreachable, ExecutorBroken
 from .outcomes import thread_died
 from .pods import Credentials, PodEvent, PodsFailed, PodSource
 
@@ -94,14 +94,20 @@ class Provisioner:
                 credentials = self._source.credentials()
                 self._emit(credentials)
             elif Wanted.BROKER in wanted:
-                self._look_for_broker()
+                self._look_for_broker(credentials)
             if Wanted.PODS in wanted:
                 self._source.ensure(credentials)
             self._source.watch(self._emit)
 
-    def _look_for_broker(self) -> None:
+    def _look_for_broker(self, known: Credentials) -> None:
         try:
-            self._source.credentials()
+            found = self._source.credentials()
         except ExecutorBroken as error:
             # The link goes on trying: somebody else may bring it back.
             logger.warning("the broker is gone, and cannot be started: %s", error)
+            return
+        if found != known:
+            raise BrokerUnreachable(
+                "the broker was ended, and the one that runs now has another address or password; "
+                "make a new executor"
+            )

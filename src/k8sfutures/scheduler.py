@@ -111,7 +111,7 @@ class Scheduler:
 
     def statistics(self) -> Statistics:
         """Counts for people and tests."""
-        pods = self._pods.values()
+        pods = list(self._pods.values())  # in one step: other threads ask, too
         return Statistics(
             self.waiting,
             sum(len(pod.in_flight) for pod in pods),

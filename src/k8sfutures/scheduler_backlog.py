@@ -30,7 +30,7 @@ class Backlog:
         """Calls and items that no pod has yet."""
         return sum(
             entry.count - entry.next if isinstance(entry, Source) else (entry[2] or 1)
-            for entry in self.pending
+            for entry in list(self.pending)  # in one step: other threads ask, too
         )
 
     def position(self, map_id: int) -> int:

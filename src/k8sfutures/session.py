@@ -19,6 +19,9 @@ from .control import Plan
 from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
 from .link import ClientLink, LinkEvent
 from .messages import (
+    ARGUMENTS,
+    CHUNK_SIZE,
+    FUNCTION,
     INLINE_LIMIT,
     Attach,
     Chunk,
@@ -152,18 +155,31 @@ class Session:
     def send_group(self, group: Group) -> None:
         """Send a group: to its only pod, or once to all; bulky bodies ahead, to their own pod."""
         self.groups += 1
+        total = 0
+        for number, data in group.functions.items():
+            if len(data) + total > CHUNK_SIZE or len(data) > INLINE_LIMIT:
+                for pod in group.shares:
+                    self._send_chunks(pod, number, FUNCTION, data)
+                group.functions[number] = b""
+            else:
+                total += len(data)
         for pod, (_, calls) in group.shares.items():
             for at, call in enumerate(calls):
-                body = call[3]
-                if body is not None and len(body) > INLINE_LIMIT:
-                    for chunk in chunks_of(call[0], -1, body):
-                        self.send(pod, chunk)
+                size = len(call[3] or b"")
+                if size > INLINE_LIMIT or size + total > CHUNK_SIZE:
+                    self._send_chunks(pod, call[0], ARGUMENTS, call[3] or b"")
                     calls[at] = (*call[:3], None)
+                else:
+                    total += size
         if len(group.shares) == 1 and not group.released:
             (pod,) = group.shares
             self.send(pod, group)
         else:
             self._broadcast(group)
+
+    def _send_chunks(self, pod: str, call: int, item: int, body: bytes) -> None:
+        for chunk in chunks_of(call, item, body):
+            self.send(pod, chunk)
 
     def leave(self, signal: int) -> None:
         """Tell the pods to drop our work, and to end what runs with a signal if it is not 0."""

@@ -198,6 +198,27 @@ def test_a_result_that_cannot_be_unpickled(ex, error):
     assert ex.submit(pow, 2, 2).result() == 4
 
 
+def recurse(depth):
+    return recurse(depth - 1) if depth else 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind"), [(500, ZeroDivisionError), (10**9, RecursionError)], ids=["deep", "endless"]
+)
+def test_an_exception_from_deep_down(ex, depth, kind):
+    with pytest.raises(kind) as caught:
+        ex.submit(recurse, depth).result()
+    assert "frames in the middle of the traceback left out" in caught.value.__notes__[-1]
+
+
+def test_a_call_that_forks_is_still_one_call(make_executor):
+    executor = make_executor(max_workers=1)
+    assert executor.submit(os.fork).result() > 0
+    assert [future.result() for future in [executor.submit(abs, n) for n in range(20)]] == [
+        *range(20)
+    ]
+
+
 class OwnReduce(Exception):
     def __reduce__(self):
         raise pickle.PicklingError("not me")

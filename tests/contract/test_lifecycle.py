@@ -295,6 +295,20 @@ def test_ending_the_workers(make_executor, method):
     assert make_executor().submit(pow, 2, 2).result() == 4, "the pool goes on"
 
 
+def ignore_sigterm():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+
+
+def test_a_call_that_ignores_sigterm_does_not_keep_its_cpu(make_executor):
+    executor = make_executor()
+    futures = [executor.submit(ignore_sigterm) for _ in range(2)]
+    wait_until(futures[1].running)
+    time.sleep(0.3)
+    executor.terminate_workers()
+    assert make_executor().submit(pow, 2, 2).result(20) == 4
+
+
 # --- scheduling
 
 

@@ -257,7 +257,7 @@ class TestLife:
         assert stop_local_broker() is True
         assert not process_exists(status.pid)
         assert local_broker_status() is None
-        assert {path.name for path in folder_of(cache).iterdir()} == {"lock"}
+        assert {path.name for path in folder_of(cache).iterdir()} == {"lock", "state.json"}
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", parse_amqp_url(url).port))
         assert stop_local_broker() is False

@@ -69,6 +69,23 @@ def test_a_function_travels_once_for_each_pod(rabbitmq, proxy):
     assert 200_000 < proxy.published_bytes < 300_000
 
 
+def test_a_function_that_is_larger_than_a_message_may_be(rabbitmq):
+    ballast = bytes(20_000_000)
+    with rabbitmq.executor() as ex:
+        assert ex.submit(lambda n: len(ballast) + n, 1).result(60) == 20_000_001
+
+
+def test_a_draining_pod_makes_room_for_another(rabbitmq):
+    with rabbitmq.executor() as ex:
+        long = ex.submit(time.sleep, 6)
+        assert ex.submit(square, 2).result() == 4
+        rabbitmq.drain_pod()
+        assert ex.submit(square, 3).result(5) == 9
+        with rabbitmq.executor() as other:
+            assert other.submit(square, 4).result(5) == 16
+        assert long.result(20) is None
+
+
 # --- warm pods
 
 
@@ -184,8 +201,9 @@ def test_work_that_is_pending_at_exit_is_finished(rabbitmq):
 
 
 WAITING_CLIENT = """
-    import sys, time
+    import signal, sys, time
     from k8sfutures import K8sRabbitExecutor
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     with K8sRabbitExecutor(pods="local", pool=sys.argv[1]) as ex:
         future = ex.submit(time.sleep, 3)
         while not future.running():

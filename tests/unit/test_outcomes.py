@@ -58,7 +58,7 @@ def test_a_call_that_the_pod_could_not_unpickle():
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (signal.SIGKILL, "signal 9 (SIGKILL); out of memory?"),
+        (signal.SIGKILL, "signal 9 (SIGKILL); out of memory, or killed by someone?"),
         (signal.SIGSEGV, "(SIGSEGV); a crash in native code?"),
         (signal.SIGTERM, "signal 15 (SIGTERM) (pod pod-1, CPU id 4, pid 99)"),
         (35, "signal 35"),

@@ -4,14 +4,15 @@ The same worker program, broker and messages as on a cluster. A pod is started d
 the client (a session of its own, output to a log file) and outlives it; a small file for each
 pod says that it is there, so that the next client starts none.
 
-Folder of a pool: ``<cache>/pods/<pool>@<host>/``, with ``<pod>.json`` (pid and start time of the
-agent) and ``<pod>.log``.
+Folder of a pool: ``<cache>/pods/<pool>@<host>.<broker>/``, with ``<pod>.json`` (pid and start
+time of the agent) and ``<pod>.log``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -52,7 +53,7 @@ class LocalPods:
         self._settings = settings
         self._pool = pool
         # Per host, as a home folder can be shared between machines and a pid cannot.
-        self._folder = cache_folder() / "pods" / f"{pool}@{platform.node()}"
+        self._folder = cache_folder() / "pods" / f"{pool}@{platform.node()}"  # and the broker
         self._watched: dict[int, tuple[str, int]] = {}  # pidfd -> pod, pid
         self._known: set[str] = set()
         # Sockets, not a pipe: `wake` may come after `close`, and must not hit another's file.
@@ -68,6 +69,10 @@ class LocalPods:
 
     def ensure(self, credentials: Credentials) -> None:
         """Start one pod for the whole machine, or pods of ``worker_processes``, if none runs."""
+        _reap()
+        # Pods of another broker, or with another key, are none that could answer us.
+        which = hashlib.sha256(credentials.url.encode() + credentials.key).hexdigest()[:8]
+        self._folder = self._folder.with_name(f"{self._pool}@{platform.node()}.{which}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._locked():
@@ -98,8 +103,10 @@ class LocalPods:
             os.close(descriptor)
             self._known.discard(name)
             status = 0
-            with contextlib.suppress(ChildProcessError):  # another client's child
-                _, status = os.waitpid(pid, 0)
+            if pid in _children:  # else it is another program's child
+                _children.discard(pid)
+                with contextlib.suppress(ChildProcessError):
+                    _, status = os.waitpid(pid, 0)
             emit(PodEnded(name, self._story(name), failed=status != 0))
 
     def wake(self) -> None:
@@ -144,6 +151,7 @@ class LocalPods:
                 "key": credentials.key.hex(),
                 "cpu_ids": cpu_ids,
                 "warm_for": self._settings.warm_for_seconds("local"),
+                "record": str(self._folder / f"{name}.json"),
             }
         ).encode()
         log = self._folder / f"{name}.log"
@@ -174,6 +182,7 @@ class LocalPods:
         draft = self._folder / f"{name}.new"
         draft.write_text(json.dumps(record))
         draft.replace(self._folder / f"{name}.json")  # nobody reads half of it
+        _children.add(pid)
         logger.info("started local pod %s on CPUs %s", name, cpu_ids)
         return name, pid
 
@@ -192,6 +201,21 @@ class LocalPods:
         except OSError as error:
             tail = f"(no log: {error})"
         return f"the local pod {name} has ended; its log ends with:\n{tail.strip()}"
+
+
+_children: Final[set[int]] = set()
+"""Pods that this process has started and not yet waited for."""
+
+
+def _reap() -> None:
+    """Let go of the pods of this process that ended when no executor was watching."""
+    for pid in list(_children):
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            ended = pid
+        if ended:
+            _children.discard(pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +237,7 @@ class LocalPod:
 
 def local_pods() -> list[LocalPod]:
     """The local pods of this user that run on this machine, of every pool."""
-    folders = sorted((cache_folder() / "pods").glob(f"*@{platform.node()}"))
+    folders = sorted((cache_folder() / "pods").glob(f"*@{platform.node()}.*"))
     return [pod for folder in folders for pod in _records(folder)]
 
 

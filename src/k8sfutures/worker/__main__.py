@@ -1,8 +1,9 @@
 """The worker program: ``python -m k8sfutures.worker``, with its configuration on stdin.
 
 The configuration is one JSON object: ``url``, ``pool``, ``name``, ``key`` (hexadecimal),
-``warm_for`` (seconds), and optionally ``cpu_ids`` (a list), ``processes`` (how many of them)
-and ``node``. It comes on stdin because arguments and environment can be read by others.
+``warm_for`` (seconds), and optionally ``cpu_ids`` (a list), ``processes`` (how many of them),
+``node``, and ``record`` (a file to remove when the pod takes no calls any more). It comes on
+stdin because arguments and environment can be read by others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..link import Endpoint, LinkEvent
@@ -53,7 +55,11 @@ def main() -> None:
 
     agent = Agent(config, zygote, loop, connect)
 
+    record = given.get("record")
+
     def stop(number: int, _frame: object) -> None:
+        if record is not None:  # who looks for pods from now on starts another
+            Path(record).unlink(missing_ok=True)
         reason = f"received {signal.Signals(number).name}"
         loop.add_callback_threadsafe(lambda: agent.drain(reason))
 

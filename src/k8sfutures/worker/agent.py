@@ -21,6 +21,7 @@ from ..codec import Codec
 from ..errors import MessageError
 from ..link import Endpoint, LinkDown, LinkEvent, LinkFailed, LinkUp, Received, Unroutable
 from ..messages import (
+    FUNCTION,
     INLINE_LIMIT,
     Attach,
     Call,
@@ -49,6 +50,9 @@ the next message, which costs the broker and the client as much as a single outc
 
 TICK: Final = 1.0
 """Seconds between looks at leases and at how long the pod has been unused."""
+
+KILL_AFTER: Final = 3.0
+"""Seconds for a CPU process to end by itself, or by a signal that it may ignore."""
 
 _READABLE: Final = 1
 _WRITABLE: Final = 4
@@ -187,6 +191,7 @@ class Agent:
                 self._send(sender, self._hello())
             case Group():
                 share = message.shares.get(self._config.name, (0, []))
+                self._complete_functions(sender, message)
                 dispatcher.group(sender, message, self._complete(sender, share), time.monotonic())
             case Renew():
                 dispatcher.renew(sender, message, time.monotonic())
@@ -212,6 +217,18 @@ class Agent:
                 self._codec.forget(sender)
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
+
+    def _complete_functions(self, sender: str, group: Group) -> None:
+        """Put in the functions that came ahead in chunks; one that did not come is left out.
+
+        The dispatcher gives back the calls of a function that it does not have.
+        """
+        for function in [number for number, data in group.functions.items() if not data]:
+            data = self._assemblies.setdefault(sender, Assembly()).take(function, FUNCTION)
+            if data is None:
+                del group.functions[function]
+            else:
+                group.functions[function] = data
 
     def _complete(self, sender: str, share: tuple[int, list[Call]]) -> tuple[int, list[Call]]:
         """The share with the bodies that came ahead in chunks."""
@@ -268,7 +285,7 @@ class Agent:
                             tokens = self._channels[instruction.cpu_id].steal(instruction.count)
                             dispatcher.stolen(instruction.cpu_id, tokens)
                         case Kill():
-                            self._channels[instruction.cpu_id].kill(instruction.signal)
+                            self._kill(instruction)
                         case Retire():
                             self._retire(instruction.cpu_id)
         finally:
@@ -298,6 +315,19 @@ class Agent:
         channels = Channels(cpu_id)
         self._channels[cpu_id] = channels
         self._zygote.spawn(channels)
+
+    def _kill(self, kill: Kill) -> None:
+        channels = self._channels[kill.cpu_id]
+        channels.kill(kill.signal)
+        if kill.signal != SIGKILL:
+            self._kill_later(channels)
+
+    def _kill_later(self, channels: Channels) -> None:
+        def insist() -> None:
+            if self._channels.get(channels.cpu_id) is channels:
+                channels.kill(SIGKILL)
+
+        self._loop.call_later(KILL_AFTER, insist)
 
     def _retire(self, cpu_id: int) -> None:
         """Let an idle process end, and have another in its place."""
@@ -337,14 +367,21 @@ class Agent:
         self._dispatcher.ready(cpu_id)
 
     def _process_readable(self, channels: Channels) -> None:
-        frames, closed = channels.read()
+        try:
+            frames, closed = channels.read()
+        except (ValueError, msgpack.UnpackException):
+            # User code has written into our channel: this process is lost, and no other.
+            logger.exception("CPU process %s does not speak our language", channels.pid)
+            self._stop_reading(channels)
+            channels.kill(SIGKILL)
+            return
         if frames:
             self._dispatcher.frames(channels.cpu_id, frames)
         if closed:
             # It has died, and the zygote's report follows; or user code has closed the channel,
             # and then the process is of no use any more.
             self._stop_reading(channels)
-            channels.kill(SIGKILL)
+            self._kill_later(channels)
         self._carry_out()
 
     def _stop_reading(self, channels: Channels) -> None:
@@ -374,6 +411,8 @@ class Agent:
         if self._down_since is None:
             self._dispatcher.tick(now)
             self._carry_out()
+            for name in self._assemblies.keys() - set(self._dispatcher.clients):
+                del self._assemblies[name]
         if self._dispatcher.clients:
             self._unused_since = now
         elif self._ending is None and now - self._unused_since > self._config.warm_for:

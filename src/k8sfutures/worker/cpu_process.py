@@ -243,7 +243,11 @@ class CpuProcess:
         if not job.items:
             del self._jobs[token]
         self._token, self._item = token, item
-        client = self._clients[job.client]
+        client = self._clients.get(job.client)
+        if client is None:
+            # It has left, and nobody waits for this but the agent, which counts.
+            self._send((token, item, NOT_LOADABLE, 0, b""))
+            return
         if client.initializer is not None and not self._initialize(client):
             return
         body = job.bodies
@@ -256,6 +260,9 @@ class CpuProcess:
             outcome = _call(client, job.function, single, is_item=True)
         else:
             outcome = _call(client, job.function, body, is_item=False)
+        if os.getpid() != self._pid:
+            # The call has forked, and this is the child: it is no second CPU process.
+            os._exit(0 if outcome[0] == RESULT else 1)
         for output in self._outputs:  # whatever the call has made of sys.stdout
             output.flush()
         self._send((token, item, *outcome))

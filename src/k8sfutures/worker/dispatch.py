@@ -151,6 +151,8 @@ class Dispatcher:
         self._feed()
 
     def _release(self, client: Client, functions: list[int]) -> None:
+        # One that a call here still waits for is kept: its client had given this pod up.
+        functions = sorted(set(functions) - {part.call[1] for part in client.queue})
         client.release(functions)
         for slot in self._slots.values():
             known = slot.functions.get(client.name)

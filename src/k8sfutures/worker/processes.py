@@ -91,6 +91,9 @@ class Channels:
 
         Returns:
             The frames, and whether the process has closed its end.
+
+        Raises:
+            ValueError: it said something that is none.
         """
         try:
             received = self.data.recv(_READ)
@@ -100,8 +103,14 @@ class Channels:
             return [], True
         if not received:
             return [], True
+        return self._frames(received), False
+
+    def _frames(self, received: bytes) -> list[tuple[int, int, int, int, bytes]]:
         self._unpacker.feed(received)
-        return list(self._unpacker), False
+        frames = list(self._unpacker)
+        if not all(type(frame) is tuple and len(frame) == 5 for frame in frames):
+            raise ValueError("not the frames of a CPU process")
+        return frames
 
     def read_rest(self) -> list[tuple[int, int, int, int, bytes]]:
         """Everything that a process has said before it died."""
@@ -113,8 +122,10 @@ class Channels:
                 return frames
             if not received:
                 return frames
-            self._unpacker.feed(received)
-            frames += self._unpacker
+            try:
+                frames += self._frames(received)
+            except (ValueError, msgpack.UnpackException):
+                return frames  # user code has written into our channel
 
     def steal(self, count: int) -> list[int]:
         """Take back up to so many tokens that the process has not taken."""
