@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .messages import CHUNK_SIZE, Chunk
+from .messages import CHUNK_SIZE, INLINE_LIMIT, Chunk, Outcome, Results
 
 
 def chunks_of(call: int, item: int, body: bytes) -> list[Chunk]:
@@ -22,6 +22,27 @@ def chunks_of(call: int, item: int, body: bytes) -> list[Chunk]:
         Chunk(call, item, index, count, view[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE])
         for index in range(count)
     ]
+
+
+def without_bulk(results: Results) -> tuple[list[Chunk], Results]:
+    """Take the bulky bodies out of results.
+
+    Args:
+        results: to be sent.
+
+    Returns:
+        The chunks to send ahead, and the results with None in the place of each such body.
+    """
+    chunks: list[Chunk] = []
+    outcomes: list[Outcome] = []
+    for outcome in results.outcomes:
+        call, item, status, micros, body = outcome
+        if body is not None and len(body) > INLINE_LIMIT:
+            chunks += chunks_of(call, item, body)
+            outcomes.append((call, item, status, micros, None))
+        else:
+            outcomes.append(outcome)
+    return (chunks, Results(results.number, outcomes)) if chunks else ([], results)
 
 
 class Assembly:

@@ -44,12 +44,16 @@ from .scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
-LEASE: Final = 15.0
-"""Seconds that a pod keeps our work without hearing from us."""
+LEASE: Final = 60.0
+"""Seconds that a pod keeps our work without hearing from us. Longer than any callback of the
+user's should keep the manager thread; a client that is gone is noticed sooner, as its queue is."""
 
 RENEW_EVERY: Final = 1.0
 """Seconds between signs of life to each pod. They come back where a pod is gone, so this is
 also how soon a loss is noticed that nobody reports."""
+
+RETURN: Final = 15.0
+"""Seconds that pods have to find the broker again after it was away."""
 
 GRACE: Final = 3.0
 """Seconds that a pod whose queue is gone has to come back, if only its connection was lost."""
@@ -112,7 +116,7 @@ class Session:
         """The broker is there, or there again: ask every pod what it holds of ours."""
         for pod in self._pods.values():
             # Until it says hello again. Pods lost the broker when we did, and some back off.
-            pod.missing_since, pod.grace = now, LEASE
+            pod.missing_since, pod.grace = now, RETURN
         self._down = None
         self._broadcast(self._attach())
 

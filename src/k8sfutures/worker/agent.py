@@ -16,13 +16,12 @@ from typing import Any, Final
 
 import msgpack
 
-from ..chunks import Assembly, chunks_of
+from ..chunks import Assembly, without_bulk
 from ..codec import Codec
 from ..errors import MessageError
 from ..link import Endpoint, LinkDown, LinkEvent, LinkFailed, LinkUp, Received, Unroutable
 from ..messages import (
     FUNCTION,
-    INLINE_LIMIT,
     Attach,
     Call,
     Chunk,
@@ -31,10 +30,10 @@ from ..messages import (
     Group,
     Hello,
     Message,
-    Outcome,
     Recall,
     Renew,
     Results,
+    Returned,
     Versions,
 )
 from .dispatch import SIGKILL, Dispatcher
@@ -47,6 +46,12 @@ FLUSH_PAUSE: Final = 0.001
 """Seconds between two result messages under load. The first outcome after a pause goes out at
 once, and so does one after which nothing runs; what comes within a millisecond of another shares
 the next message, which costs the broker and the client as much as a single outcome would."""
+
+SILENCE: Final = 3.0
+"""Seconds without a word from a client after which it is sent one; it comes back if it is gone."""
+
+GONE: Final = 10.0
+"""Seconds that a client whose queue is gone has to come back before its work is dropped."""
 
 TICK: Final = 1.0
 """Seconds between looks at leases and at how long the pod has been unused."""
@@ -104,6 +109,7 @@ class Agent:
         self._channels: dict[int, Channels] = {}  # by CPU id
         self._retired: dict[int, Channels] = {}  # by pid
         self._assemblies: dict[str, Assembly] = {}
+        self._last_heard: dict[str, float] = {}
         self._carrying_out = False
         self._flush_due = False
         self._last_flush = 0.0
@@ -154,6 +160,7 @@ class Agent:
             case Received():
                 self._received(event.body)
             case LinkUp():
+                self._last_heard = dict.fromkeys(self._last_heard, time.monotonic())
                 if self._down_since is not None:
                     self._dispatcher.postpone(time.monotonic() - self._down_since)
                     self._down_since = None
@@ -166,7 +173,10 @@ class Agent:
             case LinkFailed():
                 self._fail(event.error)
             case Unroutable():
-                pass  # a client that is gone; its lease ends by itself
+                # A client that is gone, or has lost its connection and comes back.
+                if time.monotonic() - self._last_heard.get(event.peer, 0.0) > GONE:
+                    self._dispatcher.drop(event.peer, SIGKILL)
+                    self._carry_out()
 
     def _hello(self) -> Hello:
         config = self._config
@@ -180,6 +190,7 @@ class Agent:
         except MessageError as error:
             logger.warning("dropped a message: %s", error)
             return
+        self._last_heard[sender] = time.monotonic()
         self._understood(sender, message)
         self._carry_out()
 
@@ -248,22 +259,10 @@ class Agent:
 
     def _send(self, client: str, message: Message) -> None:
         if type(message) is Results:
-            message = self._with_chunks(client, message)
+            chunks, message = without_bulk(message)
+            for chunk in chunks:
+                self._endpoint.send(client, self._codec.encode(chunk))
         self._endpoint.send(client, self._codec.encode(message))
-
-    def _with_chunks(self, client: str, results: Results) -> Results:
-        """Send the bulky bodies ahead in chunks."""
-        if all(len(outcome[4] or b"") <= INLINE_LIMIT for outcome in results.outcomes):
-            return results
-        outcomes: list[Outcome] = []
-        for call, item, status, micros, body in results.outcomes:
-            kept = body
-            if body is not None and len(body) > INLINE_LIMIT:
-                for chunk in chunks_of(call, item, body):
-                    self._endpoint.send(client, self._codec.encode(chunk))
-                kept = None
-            outcomes.append((call, item, status, micros, kept))
-        return Results(results.number, outcomes)
 
     # --- carrying out
 
@@ -411,8 +410,7 @@ class Agent:
         if self._down_since is None:
             self._dispatcher.tick(now)
             self._carry_out()
-            for name in self._assemblies.keys() - set(self._dispatcher.clients):
-                del self._assemblies[name]
+            self._look_after_clients(now)
         if self._dispatcher.clients:
             self._unused_since = now
         elif self._ending is None and now - self._unused_since > self._config.warm_for:
@@ -423,6 +421,15 @@ class Agent:
             return
         self._end_if_drained()
         self._loop.call_later(TICK, self._tick)
+
+    def _look_after_clients(self, now: float) -> None:
+        clients = set(self._dispatcher.clients)
+        for name in clients:
+            if now - self._last_heard.get(name, now) > SILENCE:
+                self._send(name, Returned([], draining=False))
+        for name in self._last_heard.keys() - clients:
+            del self._last_heard[name]
+            self._assemblies.pop(name, None)
 
     def _end_if_drained(self) -> None:
         if self._ending is not None and not self._dispatcher.busy:
