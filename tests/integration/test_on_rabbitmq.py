@@ -293,7 +293,8 @@ def test_a_connection_that_breaks_loses_nothing(rabbitmq, proxy):
         assert len(rabbitmq.pids()) == 1
 
 
-def test_a_local_broker_that_is_killed_comes_back_and_nothing_is_lost(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_local_broker_that_is_gone_comes_back_and_nothing_is_lost(how, tmp_path, monkeypatch):
     monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path))
     ensure_local_broker()
     before = local_broker_status()
@@ -301,7 +302,10 @@ def test_a_local_broker_that_is_killed_comes_back_and_nothing_is_lost(tmp_path, 
         with K8sRabbitExecutor(pods="local", pool="restart") as ex:
             futures = [ex.submit(lambda n: (time.sleep(0.01), n)[1], n) for n in range(300)]
             futures[50].result(30)
-            os.kill(before.pid, signal.SIGKILL)
+            if how == "killed":
+                os.kill(before.pid, signal.SIGKILL)
+            else:
+                stop_local_broker()
             futures += [ex.submit(square, n) for n in range(100)]
             expected = [*range(300), *(n * n for n in range(100))]
             assert [future.result(60) for future in futures] == expected

@@ -52,8 +52,7 @@ class LocalPods:
     def __init__(self, settings: Settings, pool: str) -> None:
         self._settings = settings
         self._pool = pool
-        # Per host, as a home folder can be shared between machines and a pid cannot.
-        self._folder = cache_folder() / "pods" / f"{pool}@{platform.node()}"  # and the broker
+        self._folder = cache_folder() / "pods"  # and below it, once the broker is known
         self._watched: dict[int, tuple[str, int]] = {}  # pidfd -> pod, pid
         self._known: set[str] = set()
         # Sockets, not a pipe: `wake` may come after `close`, and must not hit another's file.
@@ -70,9 +69,10 @@ class LocalPods:
     def ensure(self, credentials: Credentials) -> None:
         """Start one pod for the whole machine, or pods of ``worker_processes``, if none runs."""
         _reap()
-        # Pods of another broker, or with another key, are none that could answer us.
+        # Per host, as a home folder can be shared between machines and a pid cannot; and pods of
+        # another broker, or with another key, are none that could answer us.
         which = hashlib.sha256(credentials.url.encode() + credentials.key).hexdigest()[:8]
-        self._folder = self._folder.with_name(f"{self._pool}@{platform.node()}.{which}")
+        self._folder = cache_folder() / "pods" / f"{self._pool}@{platform.node()}.{which}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._locked():
