@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import __version__
+from . import __version__, cli_image
 from .broker import ensure_local_broker, local_broker_status, stop_local_broker
 from .errors import K8sFuturesError
 from .pods.local import local_pods, stop_local_pods
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     stop = actions.add_parser("stop", help=text, description=text)
     stop.add_argument("pool", nargs="?", help="only the pods of this pool")
     stop.set_defaults(run=_pods_stop)
+
+    cli_image.add_parser(commands)
     return parser
 
 

@@ -7,6 +7,8 @@ The tree::
     ├── SettingTypeError (TypeError)              a setting has a value of the wrong type
     ├── MessageError (ValueError)                 bytes that are not one of our messages
     ├── ForkedExecutorError (RuntimeError)        an executor was used in a forked child
+    ├── ImageError                                the pods' image cannot be built or pushed
+    ├── ClusterError                              the Kubernetes API cannot do what was asked
     └── ExecutorBroken (BrokenProcessPool)        the executor can run nothing any more
     │   ├── BrokerNotInstalled                    no rabbitmq-server for the local broker
     │   ├── BrokerUnreachable                     nobody answers at the broker's address
@@ -40,8 +42,10 @@ __all__ = [
     "BrokerUnreachable",
     "CallFailed",
     "CallNotLoadable",
+    "ClusterError",
     "ExecutorBroken",
     "ForkedExecutorError",
+    "ImageError",
     "InitializerFailed",
     "K8sFuturesError",
     "MessageError",
@@ -75,6 +79,24 @@ class MessageError(K8sFuturesError, ValueError):
 
 class ForkedExecutorError(K8sFuturesError, RuntimeError):
     """An executor was used in a forked child of the process that made it."""
+
+
+class ImageError(K8sFuturesError):
+    """The pods' image cannot be built or pushed; the text says what failed and what to do."""
+
+
+class ClusterError(K8sFuturesError):
+    """The Kubernetes API did not do what it was asked to.
+
+    Attributes:
+        status: its HTTP status, or None where it did not answer.
+    """
+
+    def __init__(
+        self, message: str = "the Kubernetes API failed", *, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ExecutorBroken(K8sFuturesError, BrokenProcessPool):
@@ -126,6 +148,8 @@ class WorkerCrashed(CallFailed):
         pid: process id of the process in its pod, or None.
         signal: number of the signal that ended it, or None.
         exitcode: its exit code where it exited by itself, or None.
+        out_of_memory: whether the kernel killed it because the pod had reached its limit.
+        memory_limit: that limit in bytes, or None where there is none or it is unknown.
     """
 
     def __init__(
@@ -137,6 +161,8 @@ class WorkerCrashed(CallFailed):
         pid: int | None = None,
         signal: int | None = None,
         exitcode: int | None = None,
+        out_of_memory: bool = False,
+        memory_limit: int | None = None,
     ) -> None:
         super().__init__(message)
         self.pod = pod
@@ -144,6 +170,8 @@ class WorkerCrashed(CallFailed):
         self.pid = pid
         self.signal = signal
         self.exitcode = exitcode
+        self.out_of_memory = out_of_memory
+        self.memory_limit = memory_limit
 
 
 class PodLost(CallFailed):
@@ -151,13 +179,19 @@ class PodLost(CallFailed):
 
     Attributes:
         pods: names of the pods that were lost with it, oldest first.
+        reasons: for each of them what is known of why, in words.
     """
 
     def __init__(
-        self, message: str = "the call's pod was lost", *, pods: tuple[str, ...] = ()
+        self,
+        message: str = "the call's pod was lost",
+        *,
+        pods: tuple[str, ...] = (),
+        reasons: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.pods = pods
+        self.reasons = reasons
 
 
 class CallNotLoadable(CallFailed):
