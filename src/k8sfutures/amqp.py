@@ -29,7 +29,7 @@ from pika.adapters.select_connection import IOLoop, SelectConnection
 
 from .address import parse_amqp_url
 from .errors import BrokerRefused, BrokerUnreachable, ExecutorBroken
-from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received, Unroutable
+from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +120,18 @@ class AmqpEndpoint:
         if self._up and self._channel.is_open:
             self._channel.basic_publish("", self._prefix + peer, body, mandatory=True)
 
-    def broadcast(self, body: bytes) -> None:
-        """Publish to every participant of the other kind."""
+    def broadcast(self, body: bytes, *, urgent: bool = False) -> None:
+        """Publish to every participant of the other kind; an urgent message may come back."""
         if self._up and self._channel.is_open:
-            self._channel.basic_publish(self._theirs, "", body)
+            self._channel.basic_publish(self._theirs, "", body, mandatory=urgent)
+
+    def broadcast_to(self, pool: str, body: bytes) -> None:
+        """Publish to every pod of another pool."""
+        if self._up and self._channel.is_open:
+            exchange = f"k8sfutures.{pool}.pods"
+            # To publish to one that is not there would close the channel.
+            self._channel.exchange_declare(exchange, "fanout", durable=False, auto_delete=False)
+            self._channel.basic_publish(exchange, "", body)
 
     def close(self, done: Callable[[], None]) -> None:
         """Leave the broker after what is under way has been sent.
@@ -178,7 +186,10 @@ class AmqpEndpoint:
         self._emit(Received(body))
 
     def _returned(self, _channel: object, method: Any, _header: object, _body: bytes) -> None:
-        self._emit(Unroutable(method.routing_key.removeprefix(self._prefix)))
+        if method.exchange:
+            self._emit(NobodyThere())
+        else:
+            self._emit(Unroutable(method.routing_key.removeprefix(self._prefix)))
 
     def _cancelled(self, _frame: object) -> None:
         logger.warning("the queue %s was deleted at the broker; reconnecting", self._queue)
@@ -275,7 +286,7 @@ class AmqpLink:
         self._emit = emit
         self._loop = new_loop()
         self._endpoint = AmqpEndpoint(url, pool, name, is_pod=False, loop=self._loop, emit=emit)
-        self._outbox: deque[tuple[str | None, bytes]] = deque()
+        self._outbox: deque[Callable[[], None]] = deque()
         self._flushing = False
         self._thread = threading.Thread(
             target=self._run, name=f"k8sfutures connection {name}", daemon=True
@@ -291,13 +302,15 @@ class AmqpLink:
 
     def send(self, pod: str, body: bytes) -> None:
         """Publish to one pod."""
-        self._outbox.append((pod, body))
-        self._wake()
+        self._put(lambda: self._endpoint.send(pod, body))
 
-    def broadcast(self, body: bytes) -> None:
-        """Publish to every pod of the pool."""
-        self._outbox.append((None, body))
-        self._wake()
+    def broadcast(self, body: bytes, *, urgent: bool = False) -> None:
+        """Publish to every pod of the pool; an urgent message tells where there are none."""
+        self._put(lambda: self._endpoint.broadcast(body, urgent=urgent))
+
+    def broadcast_to(self, pool: str, body: bytes) -> None:
+        """Publish to every pod of another pool."""
+        self._put(lambda: self._endpoint.broadcast_to(pool, body))
 
     def close(self) -> None:
         """Send what is under way and leave the broker."""
@@ -308,7 +321,8 @@ class AmqpLink:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
-    def _wake(self) -> None:
+    def _put(self, publish: Callable[[], None]) -> None:
+        self._outbox.append(publish)
         if not self._flushing:
             self._flushing = True
             self._loop.add_callback_threadsafe(self._flush)
@@ -337,13 +351,9 @@ class AmqpLink:
 
     def _flush(self) -> None:
         self._flushing = False
-        outbox, endpoint = self._outbox, self._endpoint
+        outbox = self._outbox
         while outbox:
-            pod, body = outbox.popleft()
-            if pod is None:
-                endpoint.broadcast(body)
-            else:
-                endpoint.send(pod, body)
+            outbox.popleft()()
 
     def _close(self) -> None:
         self._flush()

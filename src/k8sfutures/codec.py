@@ -38,6 +38,7 @@ from .messages import (
     Renew,
     Results,
     Returned,
+    Yield,
 )
 
 _MAGIC: Final = b"k8f" + bytes([PROTOCOL])
@@ -105,6 +106,12 @@ def _versions(value: object) -> bool:
     return type(value) is tuple and tuple(map(type, value)) == (str, int, str)
 
 
+def _texts(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        type(key) is str and type(text) is str for key, text in value.items()
+    )
+
+
 _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Attach: (_versions, _int, _is(float, int), _is(bytes, _NONE), _is(int, _NONE)),
     Group: (_int, _functions, _ints, _shares),
@@ -112,12 +119,13 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Recall: (_ints,),
     Detach: (_int,),
     Chunk: (_int, _int, _int, _int, _is(bytes, memoryview)),
-    Hello: (_str, _str, _int, _ints, _versions, _is(bool), _int, _ints, _int),
+    Hello: (_str, _str, _int, _ints, _versions, _is(bool), _int, _ints, _int, _texts, _int),
     Results: (_int, _rows((int, int, int, int, bytes), (int, int, int, int, _NONE))),
     Returned: (_ints, _is(bool)),
     InitializerRaised: (_int, _bytes),
     Goodbye: (_str,),
     Printed: (_rows((int, int, str)),),
+    Yield: (_str,),
 }
 _KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {

@@ -93,6 +93,20 @@ class Settings:
         )
         return f"Settings({', '.join(shown)})"
 
+    def shape(self, pods: Pods) -> dict[str, str]:
+        """What was given of all that shapes a pod, as texts; what was left out is not there.
+
+        Args:
+            pods: where they run.
+        """
+        names = _SHAPING if pods == "kubernetes" else ("worker_processes",)
+        values = {name: getattr(self, name) for name in names}
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            for name, value in values.items()
+            if value is not None
+        }
+
     def warm_for_seconds(self, pods: Pods) -> float:
         """Seconds that an unused pod stays: ``warm_for``, or the default where such pods run."""
         return _WARM_FOR[pods] if self.warm_for is None else self.warm_for

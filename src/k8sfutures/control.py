@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -79,6 +79,7 @@ class Plan:
     max_workers: int | None
     max_tasks_per_child: int | None
     initializer: bytes | None
+    shape: Mapping[str, str]
     retries: int
     startup_timeout: float
     flush_window: float

@@ -36,12 +36,13 @@ from typing import Any, ParamSpec, TypeVar
 from .amqp import AmqpLink
 from .config import load_settings, pool_name, resolve_pods
 from .control import MapClosed, MapStarted, Plan, Refused, Terminate
-from .errors import ExecutorBroken, ForkedExecutorError, SettingValueError
+from .errors import ExecutorBroken, ForkedExecutorError
 from .link import ClientLink, LinkEvent
 from .manager import Manager
 from .maps import Map
 from .outcomes import once_more, stand_alone
 from .pods import Credentials, PodSource
+from .pods.selection import pod_source
 from .serialization import blame, dumps
 
 P = ParamSpec("P")
@@ -111,16 +112,11 @@ class K8sRabbitExecutor(Executor):
         resolved = load_settings(settings)
         pods = resolve_pods(resolved, os.environ)
         pool = pool_name(resolved, pods)
-        if pods == "kubernetes":
-            raise SettingValueError(
-                "pods='kubernetes' is not available in this version; use pods='local'"
-            )
-        from .pods.local import LocalPods
-
         self._begin(
             pool,
-            LocalPods(resolved, pool),
+            pod_source(resolved, pods, pool),
             _amqp_link,
+            shape=resolved.shape(pods),
             max_workers=max_workers,
             max_tasks_per_child=max_tasks_per_child,
             initializer=pickled_initializer(initializer, initargs),

@@ -50,7 +50,12 @@ class Unroutable:
     peer: str
 
 
-LinkEvent = LinkUp | LinkDown | LinkFailed | Received | Unroutable
+@dataclass(frozen=True, slots=True)
+class NobodyThere:
+    """An urgent broadcast reached nobody: the pool has no pods at the broker."""
+
+
+LinkEvent = LinkUp | LinkDown | LinkFailed | Received | Unroutable | NobodyThere
 
 
 class Endpoint(Protocol):
@@ -78,8 +83,11 @@ class ClientLink(Protocol):
     def send(self, pod: str, body: bytes) -> None:
         """Publish to one pod."""
 
-    def broadcast(self, body: bytes) -> None:
-        """Publish to every pod of the pool."""
+    def broadcast(self, body: bytes, *, urgent: bool = False) -> None:
+        """Publish to every pod of the pool; an urgent message tells where there are none."""
+
+    def broadcast_to(self, pool: str, body: bytes) -> None:
+        """Publish to every pod of another pool."""
 
     def close(self) -> None:
         """Send what is under way and leave the broker; `join` waits for that."""

@@ -18,14 +18,12 @@ import queue
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, Final
 
 from . import scheduler_events as core
 from .control import (
-    WAKE,
     Control,
     MapClosed,
     MapExtended,
@@ -36,16 +34,18 @@ from .control import (
     Terminate,
     Wake,
 )
-from .errors import ExecutorBroken, ResultNotLoadable, ThreadDied, WorkersTerminated
-from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received, Unroutable
+from .demand import Demand
+from .errors import ExecutorBroken, PodLost, ResultNotLoadable, ThreadDied, WorkersTerminated
+from .intake import Intake
+from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
+from .losses import Losses
 from .maps import Map, body_of
 from .messages import RESULT, Call, Group, Printed
-from .outcomes import failure_of, loaded, lost_failure, once_more, stand_alone, thread_died
+from .outcomes import failure_of, loaded, once_more, stand_alone, thread_died
 from .output import Printer
-from .pods import Credentials, PodEnded, PodEvent, PodsFailed
+from .pods import CpusHeld, Credentials, PodEnded, PodEvent, PodsFailed, StartupNews
 from .provisioning import Provisioner
 from .scheduler import Scheduler
-from .serialization import Functions, PickledFunction
 from .session import NEVER, Notice, Session
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds for the link, the provisioning thread and the output to end at shutdown."""
 
 
-class Manager:
+class Manager(Intake):
     """See the module's text.
 
     Args:
@@ -62,21 +62,15 @@ class Manager:
     """
 
     def __init__(self, plan: Plan) -> None:
+        super().__init__()
         self._plan = plan
-        self._inbox: queue.SimpleQueue[Control | LinkEvent | PodEvent] = queue.SimpleQueue()
-        self._submitted: deque[tuple[Future[Any], Call, PickledFunction]] = deque()
-        self._woken = False
-        # Re-entrant: a garbage collection inside it may end a map's iterator, which posts.
-        self._lock = threading.RLock()
-        self.closed = False  # takes nothing new
-        self.broken: ExecutorBroken | None = None
-        self.functions = Functions()
-
         self._scheduler = Scheduler(max_workers=plan.max_workers, retries=plan.retries)
         self._waiting: dict[int, Future[Any]] = {}
         self._running: dict[int, Future[Any]] = {}
         self._maps: dict[int, Map] = {}
-        self._session = Session(plan, self._scheduler)
+        self._demand = Demand(plan.max_workers, eager=plan.source.eager)
+        self._losses = Losses(plan.retries, explains=plan.source.explains)
+        self._session = Session(plan, self._scheduler, self._demand, self._losses)
         self._printer = Printer(plan.name)
         self._provisioner = Provisioner(plan.source, self._inbox.put, plan.name)
         self._shutdown = self._finished = False
@@ -98,40 +92,7 @@ class Manager:
                 self.closed = True
             self._inbox.put(LinkFailed(self.broken))
 
-    # --- for callers, on any thread
-
-    def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
-        """Queue a call; returns whether it was taken, which it is not after shutdown."""
-        with self._lock:
-            if self.closed:
-                return False
-            self._submitted.append((future, call, function))
-        if not self._woken:
-            self._woken = True
-            self._inbox.put(WAKE)
-        return True
-
-    def post(self, control: Control) -> bool:
-        """Queue anything else; returns whether it was taken: new work is not after shutdown."""
-        with self._lock:
-            if self.closed and isinstance(control, MapStarted | Refused):
-                return False
-            self._inbox.put(control)
-        return True
-
-    def extend(self, map_: Map, items: list[tuple[Any, ...]]) -> bool:
-        """Add items to a map; returns whether they were taken: they are not after shutdown."""
-        with self._lock:
-            if not self.closed:
-                map_.add(items)
-                self._inbox.put(MapExtended(map_, len(items)))
-            return not self.closed
-
-    def close(self, *, cancel: bool = False) -> None:
-        """Take nothing new; end when all is done."""
-        with self._lock:
-            self.closed = True
-            self._inbox.put(Shutdown(cancel))
+    # --- for people, on any thread
 
     def statistics(self) -> core.Statistics:
         """A look at the scheduler, from another thread; consistent enough for people."""
@@ -154,7 +115,13 @@ class Manager:
 
     def _wait_and_handle(self) -> None:
         inbox = self._inbox
-        deadline = min(self._session.renew_at, self._flush_at, self._startup_deadline())
+        deadline = min(
+            self._session.renew_at,
+            self._flush_at,
+            self._startup_deadline(),
+            self._demand.deadline(),
+            self._losses.deadline(),
+        )
         try:
             if deadline == NEVER:
                 item = inbox.get()
@@ -198,21 +165,28 @@ class Manager:
                     self._cancel_pending()
             case Terminate():
                 self._terminate(item)
-            case LinkUp() | LinkDown() | LinkFailed() | Unroutable():
+            case LinkUp() | LinkDown() | LinkFailed() | Unroutable() | NobodyThere():
                 self._link_changed(item)
             case Credentials():
                 self._session.connect(item, self._inbox.put)
             case PodEnded():
                 self._act(self._session.ended(item))
-                if not self._session.has_pods and not self._finished:
-                    self._provisioner.want_pods()
+            case StartupNews():
+                self._session.news = item.text
+            case CpusHeld():
+                for pool in item.pools:
+                    self._session.ask_to_yield(pool)
             case PodsFailed():
                 self._break(item.error)
 
-    def _link_changed(self, event: LinkUp | LinkDown | LinkFailed | Unroutable) -> None:
+    def _link_changed(
+        self, event: LinkUp | LinkDown | LinkFailed | Unroutable | NobodyThere
+    ) -> None:
         match event:
             case LinkUp():
                 self._session.up(time.monotonic())
+            case NobodyThere():
+                self._session.nobody()
             case LinkDown():
                 if self._session.down(event.error):
                     self._provisioner.want_broker()
@@ -234,24 +208,32 @@ class Manager:
                     self._break(notice)
                 case _:
                     self._feed(notice)
-                    if not self._finished and core.is_loss(notice):
-                        self._provisioner.want_pods()
 
     def _startup_deadline(self) -> float:
         """When work without any pod becomes an error."""
-        waits = self._waiting or self._running or any(m.unsettled for m in self._maps.values())
-        if self._session.has_pods or self._finished or not waits:
+        if self._session.has_pods or self._finished or not self._is_busy():
             self._alone_since = None
             return NEVER
         if self._alone_since is None:
             self._alone_since = time.monotonic()
         return self._alone_since + self._plan.startup_timeout
 
+    def _is_busy(self) -> bool:
+        return bool(self._waiting or self._running or any(m.unsettled for m in self._maps.values()))
+
     def _on_time(self, now: float) -> None:
+        for lost, error in self._losses.take(now):
+            self._fail_lost(lost, error)
         if now >= self._session.renew_at:
             self._act(self._session.on_time(now))
+            if self._scheduler.has_backlog:
+                self._demand.waiting(now)
         if now >= self._startup_deadline():
             self._break(self._session.nothing_there())
+        if not self._finished:
+            need = self._demand.take(now, busy=self._is_busy())
+            if need is not None:
+                self._provisioner.want_pods(need)
 
     # --- calls out
 
@@ -292,7 +274,7 @@ class Manager:
                         if withdrawn:
                             events.append(core.Withdrawn(withdrawn))
                     case core.Lost():
-                        self._lost(instruction)
+                        self._losses.lost(instruction, time.monotonic())
 
     def _dispatch(self, order: core.Dispatch) -> list[int]:
         """Send a group; returns the calls that were cancelled and are not sent."""
@@ -355,8 +337,7 @@ class Manager:
         known = self.functions.bodies.get(function)
         return known.name if known is not None else "the function"
 
-    def _lost(self, lost: core.Lost) -> None:
-        error = lost_failure(lost.pods, self._plan.retries)
+    def _fail_lost(self, lost: core.Lost, error: PodLost) -> None:
         if lost.call is not None:
             future = self._running.pop(lost.call, None)
             if future is not None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 import cloudpickle
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Version of this module and of `codec`; pods and clients of different versions do not talk."""
 
 CHUNK_SIZE: Final = 4 * 1024 * 1024
@@ -159,6 +159,8 @@ class Hello:
         holding: ids of the client's calls that it has, those included whose outcome the
             client has not confirmed.
         results: number of the last results before those that follow this message.
+        shape: the settings that the pod was made with, as texts.
+        pool_cpus: CPUs of the whole pool where it was made to have all that it can; else 0.
     """
 
     kind: ClassVar[int] = 7
@@ -171,6 +173,8 @@ class Hello:
     group: int
     holding: list[int]
     results: int
+    shape: dict[str, str]
+    pool_cpus: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,14 @@ class Printed:
     lines: list[tuple[int, int, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """Client to the pods of another pool: I want your CPUs; end, those of you without a client."""
+
+    kind: ClassVar[int] = 13
+    pool: str
+
+
 Message = (
     Attach
     | Group
@@ -234,4 +246,5 @@ Message = (
     | InitializerRaised
     | Goodbye
     | Printed
+    | Yield
 )

@@ -15,7 +15,6 @@ from .errors import (
     CallNotLoadable,
     ExecutorBroken,
     InitializerFailed,
-    PodLost,
     ResultNotLoadable,
     ThreadDied,
     WorkerCrashed,
@@ -105,20 +104,6 @@ def initializer_failure(body: bytes, pod: str, cpu_id: int) -> InitializerFailed
     )
     failure.__cause__ = cause
     return failure
-
-
-def lost_failure(pods: tuple[str, ...], retries: int) -> PodLost:
-    """What a call fails with that was lost with its pods too often.
-
-    Args:
-        pods: those that were lost with it, oldest first.
-        retries: how often it could run again.
-    """
-    return PodLost(
-        f"the call was lost with {len(pods)} pods ({', '.join(pods)}) and is not tried again "
-        f"(retries={retries}); it may be what ended them",
-        pods=pods,
-    )
 
 
 def thread_died(name: str, error: BaseException) -> ThreadDied:

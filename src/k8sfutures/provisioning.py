@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import queue
 import threading
@@ -10,17 +9,17 @@ from collections.abc import Callable
 
 from .errors import BrokerUnreachable, ExecutorBroken
 from .outcomes import thread_died
-from .pods import Credentials, PodEvent, PodsFailed, PodSource
+from .pods import Credentials, Need, PodEvent, PodsFailed, PodSource
 
 logger = logging.getLogger(__name__)
 
 
-class Wanted(enum.Enum):
-    """What the thread is asked for."""
+class _Broker:
+    """The broker is to be looked after."""
 
-    PODS = enum.auto()
-    BROKER = enum.auto()
-    END = enum.auto()
+
+class _End:
+    """The thread is to end."""
 
 
 class Provisioner:
@@ -35,33 +34,32 @@ class Provisioner:
     def __init__(self, source: PodSource, emit: Callable[[PodEvent], None], name: str) -> None:
         self._source = source
         self._emit = emit
-        self._wanted: queue.SimpleQueue[Wanted] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[Need | _Broker | _End] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._run, name=f"k8sfutures provisioning {name}", daemon=True
         )
 
     def start(self) -> None:
-        """Begin; the first pods are wanted at once.
+        """Begin, with the broker.
 
         Raises:
             RuntimeError: the interpreter can start no thread any more.
         """
-        self._wanted.put(Wanted.PODS)
         self._thread.start()
 
-    def want_pods(self) -> None:
+    def want_pods(self, need: Need) -> None:
         """Pods are missing: start some; from any thread."""
-        self._wanted.put(Wanted.PODS)
+        self._wanted.put(need)
         self._source.wake()
 
     def want_broker(self) -> None:
         """The broker is gone: see to it that it runs, where that is ours to do; any thread."""
-        self._wanted.put(Wanted.BROKER)
+        self._wanted.put(_Broker())
         self._source.wake()
 
     def close(self) -> None:
         """End the thread, not the pods; from any thread."""
-        self._wanted.put(Wanted.END)
+        self._wanted.put(_End())
         if self._thread.ident is not None:
             self._source.wake()
 
@@ -85,18 +83,22 @@ class Provisioner:
     def _serve(self) -> None:
         credentials: Credentials | None = None
         while True:
-            wanted: set[Wanted] = set()
+            look_for_broker, need = False, None
             while not self._wanted.empty():
-                wanted.add(self._wanted.get_nowait())
-            if Wanted.END in wanted:
-                return
+                match self._wanted.get_nowait():
+                    case _End():
+                        return
+                    case _Broker():
+                        look_for_broker = True
+                    case Need() as newest:
+                        need = newest
             if credentials is None:
                 credentials = self._source.credentials()
                 self._emit(credentials)
-            elif Wanted.BROKER in wanted:
+            elif look_for_broker:
                 self._look_for_broker(credentials)
-            if Wanted.PODS in wanted:
-                self._source.ensure(credentials)
+            if need is not None:
+                self._source.ensure(credentials, need)
             self._source.watch(self._emit)
 
     def _look_for_broker(self, known: Credentials) -> None:

@@ -93,6 +93,11 @@ class Scheduler:
         return not self._backlog.pending and not any(pod.in_flight for pod in self._pods.values())
 
     @property
+    def has_backlog(self) -> bool:
+        """Whether calls or items wait that no pod has yet."""
+        return bool(self._backlog.pending)
+
+    @property
     def waiting(self) -> int:
         """Calls and items that no pod has yet."""
         return self._backlog.waiting

@@ -135,11 +135,6 @@ Event = (
 )
 
 
-def is_loss(event: Event) -> bool:
-    """Whether it says that a pod takes no calls any more."""
-    return isinstance(event, PodGone) or (isinstance(event, GivenBack) and event.draining)
-
-
 # --- instructions
 
 

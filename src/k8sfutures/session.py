@@ -16,8 +16,10 @@ from . import scheduler_events as core
 from .chunks import Assembly, chunks_of
 from .codec import Codec
 from .control import Plan
+from .demand import Demand
 from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
 from .link import ClientLink, LinkEvent
+from .losses import Losses
 from .messages import (
     ARGUMENTS,
     CHUNK_SIZE,
@@ -37,6 +39,7 @@ from .messages import (
     Results,
     Returned,
     Versions,
+    Yield,
 )
 from .outcomes import initializer_failure
 from .pods import Credentials, PodEnded
@@ -81,11 +84,15 @@ class Session:
     Args:
         plan: what the executor is made of.
         scheduler: asked for what pods have; never told anything from here.
+        demand: told which pods there are.
+        losses: told why pods are gone.
     """
 
-    def __init__(self, plan: Plan, scheduler: Scheduler) -> None:
+    def __init__(self, plan: Plan, scheduler: Scheduler, demand: Demand, losses: Losses) -> None:
         self._plan = plan
         self._scheduler = scheduler
+        self._demand = demand
+        self._losses = losses
         self._versions = Versions.ours()
         self._codec: Codec | None = None
         self._link: ClientLink | None = None
@@ -93,6 +100,8 @@ class Session:
         self._assemblies: dict[str, Assembly] = {}
         self._down: ExecutorBroken | None = None
         self._dropped = ""  # why the last message was, that was
+        self.news = ""
+        """How far the pods have come that are starting."""
         self.renew_at = NEVER
         """When `on_time` is due."""
         self.groups = 0
@@ -118,7 +127,12 @@ class Session:
             # Until it says hello again. Pods lost the broker when we did, and some back off.
             pod.missing_since, pod.grace = now, RETURN
         self._down = None
-        self._broadcast(self._attach())
+        self._demand.called(now)
+        self._broadcast(self._attach(), urgent=True)
+
+    def nobody(self) -> None:
+        """No pod is at the broker."""
+        self._demand.nobody()
 
     def down(self, error: ExecutorBroken) -> bool:
         """The broker is gone, or not there yet; True when that is new."""
@@ -139,13 +153,18 @@ class Session:
         for pod in list(self._pods.values()):
             self.send(pod.name, Renew(self._scheduler.group, pod.results))
             if pod.missing_since is not None and now - pod.missing_since > pod.grace:
-                yield from self._gone(pod.name, "its queue at the broker is gone")
+                yield from self._gone(
+                    pod.name,
+                    "its queue at the broker is gone, and so it does not answer any more",
+                    explained=False,
+                )
 
     def nothing_there(self) -> ExecutorBroken:
         """Why no pod is there, as far as is known."""
         if self._down is not None:
             return self._down
         hint = f"; messages were dropped: {self._dropped}" if self._dropped else ""
+        hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
             f"{self._plan.startup_timeout:g} s{hint}"
@@ -185,6 +204,12 @@ class Session:
         for chunk in chunks_of(call, item, body):
             self.send(pod, chunk)
 
+    def ask_to_yield(self, pool: str) -> None:
+        """Ask the pods of another pool that have no client to end: their CPUs are wanted."""
+        if self._link is not None and self._codec is not None:
+            logger.info("asking the unused pods of pool %s to make room", pool)
+            self._link.broadcast_to(pool, self._codec.encode(Yield(self._plan.pool)))
+
     def leave(self, signal: int) -> None:
         """Tell the pods to drop our work, and to end what runs with a signal if it is not 0."""
         self._broadcast(Detach(signal))
@@ -195,9 +220,9 @@ class Session:
             self._link.close()
             self._link.join(timeout)
 
-    def _broadcast(self, message: Message) -> None:
+    def _broadcast(self, message: Message, *, urgent: bool = False) -> None:
         if self._link is not None and self._codec is not None:
-            self._link.broadcast(self._codec.encode(message))
+            self._link.broadcast(self._codec.encode(message), urgent=urgent)
 
     def _attach(self) -> Attach:
         plan = self._plan
@@ -231,6 +256,7 @@ class Session:
             case Returned():
                 yield core.GivenBack(sender, message.calls, message.draining)
                 if message.draining:
+                    self._demand.left(sender, explained=True)
                     self._confirm(sender)
             case Printed():
                 yield message
@@ -268,9 +294,12 @@ class Session:
             self.send(name, Renew(self._scheduler.group, pod.results))
 
     def _hello(self, name: str, message: Hello) -> Iterator[Notice]:
-        theirs = Versions(*message.versions)
-        if theirs != self._versions:
-            yield from self._mismatch(name, theirs)
+        mismatch = self._mismatch(name, message)
+        if mismatch:
+            if self._pods:
+                logger.warning("%s; it is not used", mismatch)
+            else:
+                yield PodMismatch(mismatch)
             return
         if not message.reply:
             # It has just started, or has found the broker again: it will say what it holds.
@@ -281,6 +310,7 @@ class Session:
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
             self._pods[name] = _Pod(name, message.results)
+            self._demand.joined(name, len(message.cpu_ids), message.pool_cpus, time.monotonic())
             yield core.PodJoined(name, len(message.cpu_ids))
         else:
             pod.missing_since = None
@@ -290,15 +320,27 @@ class Session:
         if stale:
             self.send(name, Recall(stale))
 
-    def _mismatch(self, name: str, theirs: Versions) -> Iterator[Notice]:
-        text = (
-            f"pod {name} of pool {self._plan.pool!r} has {theirs}, and this client has "
-            f"{self._versions}; use another pool (setting pool), or the same versions on both sides"
-        )
-        if self._pods:
-            logger.warning("%s; it is not used", text)
-        else:
-            yield PodMismatch(text)
+    def _mismatch(self, name: str, message: Hello) -> str:
+        """Why this pod cannot be ours, or ""."""
+        pod = f"pod {name} of pool {self._plan.pool!r}"
+        theirs = Versions(*message.versions)
+        if theirs != self._versions:
+            return (
+                f"{pod} has {theirs}, and this client has {self._versions}; use another pool "
+                "(setting pool), or the same versions on both sides"
+            )
+        wrong = [
+            f"{setting}={wanted!r} (the pod has {message.shape.get(setting, 'no such setting')!r})"
+            for setting, wanted in self._plan.shape.items()
+            if message.shape.get(setting) != wanted
+        ]
+        if wrong:
+            return (
+                f"{pod} was made with other settings than this client gives: {', '.join(wrong)}; "
+                "use another pool (setting pool), leave them out, or remove that pool "
+                "(k8sfutures pool delete)"
+            )
+        return ""
 
     def _initializer_raised(self, name: str, message: InitializerRaised) -> InitializerFailed:
         return initializer_failure(message.error, name, message.cpu_id)
@@ -307,18 +349,29 @@ class Session:
 
     def ended(self, ended: PodEnded) -> Iterator[Notice]:
         """Whoever started a pod says that it has ended."""
+        self._losses.gone(ended.pod, ended.reason, explained=True)
+        self._demand.explained(ended.pod)
         if ended.pod in self._pods:
             yield from self._gone(ended.pod, ended.reason)
-        elif ended.failed and not self._pods and self._down is None:
-            # It never answered: another would end the same way.
-            yield PodsUnavailable(ended.reason)
+        elif not self._pods:
+            if ended.failed and self._down is None:
+                # It never answered: another would end the same way.
+                yield PodsUnavailable(
+                    f"no pod of pool {self._plan.pool!r} could be started: {ended.reason}"
+                )
+            else:
+                self._demand.ask()
+        else:
+            logger.info("%s", ended.reason)
 
-    def _gone(self, name: str, reason: str) -> Iterator[Notice]:
+    def _gone(self, name: str, reason: str, *, explained: bool = True) -> Iterator[Notice]:
         self._assemblies.pop(name, None)
         if self._codec is not None:
             self._codec.forget(name)
         if self._pods.pop(name, None) is None:
             return
+        self._losses.gone(name, reason, explained=explained)
+        self._demand.left(name, explained=explained)
         lost = self._scheduler.in_flight(name)
         if lost:
             logger.warning("pod %s is lost with %d calls: %s", name, len(lost), reason)

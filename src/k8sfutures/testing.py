@@ -26,9 +26,10 @@ from typing import Any, Self
 from .amqp import new_loop
 from .errors import BrokerUnreachable
 from .executor import K8sRabbitExecutor, check_arguments, pickled_initializer
-from .link import ClientLink, LinkDown, LinkEvent, LinkUp, Received, Unroutable
-from .pods import Credentials, PodEnded, PodEvent
-from .worker.agent import Agent, AgentConfig
+from .link import ClientLink, LinkDown, LinkEvent, LinkUp, NobodyThere, Received, Unroutable
+from .pods import Credentials, Need, PodEnded, PodEvent
+from .worker.agent import Agent
+from .worker.configuration import AgentConfig
 from .worker.processes import ZygoteHandle
 
 __all__ = ["MemoryCluster"]
@@ -67,14 +68,20 @@ class _Switchboard:
             else:
                 self.queues[sender](Unroutable(peer))
 
-    def broadcast(self, sender: str, body: bytes, *, from_pod: bool) -> None:
+    def broadcast(self, sender: str, body: bytes, *, from_pod: bool, urgent: bool = False) -> None:
         with self.lock:
             if sender in self.cut or sender not in self.queues:
                 return
             self.published += 1
-            for name, emit in self.queues.items():
-                if (name in self.pods) != from_pod and name not in self.cut:
-                    emit(Received(body))
+            peers = [
+                emit
+                for name, emit in self.queues.items()
+                if (name in self.pods) != from_pod and name not in self.cut
+            ]
+            for emit in peers:
+                emit(Received(body))
+            if urgent and not peers:
+                self.queues[sender](NobodyThere())
 
 
 class _MemoryLink:
@@ -93,8 +100,11 @@ class _MemoryLink:
     def send(self, pod: str, body: bytes) -> None:
         self._switchboard.send(self._name, pod, body)
 
-    def broadcast(self, body: bytes) -> None:
-        self._switchboard.broadcast(self._name, body, from_pod=False)
+    def broadcast(self, body: bytes, *, urgent: bool = False) -> None:
+        self._switchboard.broadcast(self._name, body, from_pod=False, urgent=urgent)
+
+    def broadcast_to(self, pool: str, body: bytes) -> None:
+        """Nobody: there is one pool."""
 
     def close(self) -> None:
         self._switchboard.leave(self._name)
@@ -185,6 +195,9 @@ class _MemoryPod:
 class _MemoryPods:
     """A `PodSource`: pods of the cluster, started when the first executor wants them."""
 
+    eager = True
+    explains = False
+
     def __init__(self, cluster: MemoryCluster) -> None:
         self._cluster = cluster
         self._wake = threading.Condition()
@@ -195,7 +208,7 @@ class _MemoryPods:
     def credentials(self) -> Credentials:
         return Credentials("amqp://memory", self._cluster.key)
 
-    def ensure(self, credentials: Credentials) -> None:
+    def ensure(self, credentials: Credentials, need: Need) -> None:
         self._cluster.start_pods()
 
     def watch(self, emit: Callable[[PodEvent], None]) -> None:
@@ -219,6 +232,12 @@ class _MemoryPods:
 
     def close(self) -> None:
         self._cluster.sources.remove(self)
+
+    def delete_pool(self) -> int:
+        pods = self._cluster.pods
+        for name in pods:
+            self._cluster.stop_pod(name, drain=True)
+        return len(pods)
 
 
 class _MemoryExecutor(K8sRabbitExecutor):
@@ -249,6 +268,7 @@ class _MemoryExecutor(K8sRabbitExecutor):
             _MemoryPods(cluster),
             connect,
             max_workers=max_workers,
+            shape={},
             max_tasks_per_child=max_tasks_per_child,
             initializer=pickled_initializer(initializer, initargs),
             retries=retries,

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from k8sfutures import ThreadDied
+from k8sfutures.pods import Need
 from k8sfutures.testing import MemoryCluster
 
 pytestmark = pytest.mark.timeout(60)
@@ -75,7 +76,7 @@ def test_the_provisioning_thread(monkeypatch):
         checks = check_that_all_fail(ex, "provisioning")
         next(checks)
         monkeypatch.setattr(ex._manager._plan.source, "ensure", fail)
-        ex._manager._provisioner.want_pods()
+        ex._manager._provisioner.want_pods(Need())
         next(checks, None)
 
 

@@ -185,7 +185,7 @@ class TestOutcomes:
         assert play.flush() == [(1, 0, RESULT, 10, b"r")]
         assert play.dispatcher.busy
         play.sent.clear()
-        template = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0)
+        template = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0, {}, 0)
         play.dispatcher.hello("c", template)
         play.go()
         hello, results = play.sent

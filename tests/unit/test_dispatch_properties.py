@@ -35,7 +35,7 @@ from k8sfutures.worker.dispatch import Dispatcher
 from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
 
 VERSIONS = ("3.13", 1, "3.1")
-TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0)
+TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0, {}, 0)
 MOST_INSTRUCTIONS = 100  # for one event, with 3 processes
 LEASE = 10.0
 CALLS = st.tuples(st.integers(0, 2), st.integers(0, 2) | st.integers(0, 12))

@@ -25,15 +25,16 @@ def test_every_error_survives_with_its_text_and_what_was_added(cls, again):
 
 def test_the_fields_of_a_crash():
     fields = {"pod": "p", "cpu_id": 3, "pid": 77, "signal": 9, "exitcode": None}
+    fields |= {"out_of_memory": True, "memory_limit": 1 << 28}
     error = pickle.loads(pickle.dumps(errors.WorkerCrashed("it died", **fields)))
     assert vars(error) == fields
-    assert vars(errors.WorkerCrashed()) == dict.fromkeys(fields)
+    assert vars(errors.WorkerCrashed()) == dict.fromkeys(fields) | {"out_of_memory": False}
 
 
 def test_the_fields_of_a_lost_pod():
-    error = pickle.loads(pickle.dumps(errors.PodLost("lost", pods=("a", "b"))))
-    assert error.pods == ("a", "b")
-    assert errors.PodLost().pods == ()
+    error = pickle.loads(pickle.dumps(errors.PodLost("lost", pods=("a", "b"), reasons=("x", "y"))))
+    assert (error.pods, error.reasons) == (("a", "b"), ("x", "y"))
+    assert errors.PodLost().pods == errors.PodLost().reasons == ()
 
 
 def test_all_are_ours_and_all_are_exported():

@@ -29,6 +29,7 @@ from k8sfutures.messages import (
     Results,
     Returned,
     Versions,
+    Yield,
 )
 
 KEY = b"k" * 32
@@ -66,6 +67,8 @@ MESSAGES = {
         ints,
         st.lists(ints),
         ints,
+        st.dictionaries(texts, texts, max_size=3),
+        ints,
     ),
     Results: st.builds(
         Results, ints, st.lists(st.tuples(ints, ints, ints, ints, bodies | st.none()), max_size=3)
@@ -73,6 +76,7 @@ MESSAGES = {
     Returned: st.builds(Returned, st.lists(ints), st.booleans()),
     InitializerRaised: st.builds(InitializerRaised, ints, bodies),
     Goodbye: st.builds(Goodbye, texts),
+    Yield: st.builds(Yield, texts),
     Printed: st.builds(Printed, st.lists(st.tuples(ints, ints, texts), max_size=3)),
 }
 any_message = st.one_of(*MESSAGES.values())

@@ -6,8 +6,8 @@ messages: pods announce themselves there, and the manager hears them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..errors import ExecutorBroken
@@ -15,12 +15,13 @@ from ..errors import ExecutorBroken
 
 @dataclass(frozen=True, slots=True)
 class PodEnded:
-    """A pod has ended, by whatever cause.
+    """A pod has ended, by whatever cause; also told later, of one that was lost for no known cause.
 
     Attributes:
         pod: its name.
         reason: what is known of why, for people.
-        failed: whether it is known to have failed, rather than to have come to its end.
+        failed: whether it is known to have failed, rather than to have come to its end, and
+            nothing else is on its way: where no pod has answered, none will.
     """
 
     pod: str
@@ -36,6 +37,20 @@ class PodsFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StartupNews:
+    """How far the pods have come that are starting, for people; replaces what was said before."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CpusHeld:
+    """CPUs are missing that pods of these other pools have: those without a client may end."""
+
+    pools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """How to reach the broker, and the key that signs the pool's messages."""
 
@@ -46,11 +61,34 @@ class Credentials:
         return "Credentials(...)"
 
 
-PodEvent = PodEnded | PodsFailed | Credentials
+PodEvent = PodEnded | PodsFailed | StartupNews | CpusHeld | Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What the client is short of.
+
+    Attributes:
+        cpus: how many it wants in all, or None for all that can be had.
+        attached: the pods that have answered, with the CPUs of each.
+        unexplained: pods that were lost without anybody knowing why; `PodEnded` tells.
+        answering: whether pods are at the broker of which none has answered yet.
+    """
+
+    cpus: int | None = None
+    attached: Mapping[str, int] = field(default_factory=dict)
+    unexplained: frozenset[str] = frozenset()
+    answering: bool = False
 
 
 class PodSource(Protocol):
-    """Starts pods and notices their ends. Every method runs on the provisioning thread."""
+    """Starts pods and notices their ends. Methods run on the provisioning thread, or say so."""
+
+    eager: bool
+    """Whether pods are to be looked for, and started, before the broker has said who is there."""
+
+    explains: bool
+    """Whether the cause of a pod's loss may become known some seconds after the loss itself."""
 
     def credentials(self) -> Credentials:
         """Find or start the broker.
@@ -59,18 +97,21 @@ class PodSource(Protocol):
             ExecutorBroken: there is none, and none can be started.
         """
 
-    def ensure(self, credentials: Credentials) -> None:
+    def ensure(self, credentials: Credentials, need: Need) -> None:
         """Start the pods that are missing from the pool, if any.
 
         Raises:
-            ExecutorBroken: they cannot be started.
+            ExecutorBroken: they cannot be started, and none is attached.
         """
 
     def watch(self, emit: Callable[[PodEvent], None]) -> None:
-        """Wait until a pod ends (tell it by `emit`) or `wake` is called, then return."""
+        """Wait until something is to be told (by `emit`) or `wake` is called, then return."""
 
     def wake(self) -> None:
         """Make `watch` return; from any thread."""
 
     def close(self) -> None:
         """Let go of everything but the pods, which stay warm."""
+
+    def delete_pool(self) -> int:
+        """Ask every pod of the pool to end; from any thread. Returns how many were asked."""

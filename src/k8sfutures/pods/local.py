@@ -33,7 +33,7 @@ from ..codec import derive_key
 from ..config import Settings
 from ..errors import PodsUnavailable
 from ..machine import cache_folder, start_time
-from . import Credentials, PodEnded, PodEvent
+from . import Credentials, Need, PodEnded, PodEvent
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,9 @@ class LocalPods:
         settings: the executor's.
         pool: the pool's name.
     """
+
+    eager = True
+    explains = False
 
     def __init__(self, settings: Settings, pool: str) -> None:
         self._settings = settings
@@ -66,8 +69,8 @@ class LocalPods:
         secret = self._settings.secret or parse_amqp_url(url).password
         return Credentials(url, derive_key(secret))
 
-    def ensure(self, credentials: Credentials) -> None:
-        """Start one pod for the whole machine, or pods of ``worker_processes``, if none runs."""
+    def ensure(self, credentials: Credentials, need: Need) -> None:
+        """Start one pod for the whole machine, or pods of ``worker_processes``, where none run."""
         _reap()
         # Per host, as a home folder can be shared between machines and a pid cannot; and pods of
         # another broker, or with another key, are none that could answer us.
@@ -76,9 +79,11 @@ class LocalPods:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._locked():
-                running = {pod.name: pod.pid for pod in _records(self._folder)}
-                if not running:
-                    for cpu_ids in self._shares():
+                pods = list(_records(self._folder))
+                running = {pod.name: pod.pid for pod in pods}
+                taken = {cpu_id for pod in pods for cpu_id in pod.cpu_ids}
+                for cpu_ids in self._shares():
+                    if taken.isdisjoint(cpu_ids):
                         name, pid = self._start(credentials, cpu_ids)
                         running[name] = pid
         except OSError as error:
@@ -122,6 +127,10 @@ class LocalPods:
         self._wake_read.close()
         self._wake_write.close()
 
+    def delete_pool(self) -> int:
+        """Ask every pod of the pool to end; from any thread."""
+        return len(stop_local_pods(self._pool))
+
     # --- the folder
 
     @contextlib.contextmanager
@@ -151,6 +160,7 @@ class LocalPods:
                 "key": credentials.key.hex(),
                 "cpu_ids": cpu_ids,
                 "warm_for": self._settings.warm_for_seconds("local"),
+                "shape": self._settings.shape("local"),
                 "record": str(self._folder / f"{name}.json"),
             }
         ).encode()

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
 
-from ..chunks import Assembly, without_bulk
+from ..chunks import without_bulk
 from ..codec import Codec
-from ..errors import MessageError
-from ..link import Endpoint, LinkDown, LinkEvent, LinkFailed, LinkUp, Received, Unroutable
+from ..errors import ExecutorBroken, MessageError
+from ..link import (
+    Endpoint,
+    LinkDown,
+    LinkEvent,
+    LinkFailed,
+    LinkUp,
+    NobodyThere,
+    Received,
+    Unroutable,
+)
 from ..messages import (
-    FUNCTION,
     Attach,
-    Call,
     Chunk,
     Detach,
     Goodbye,
@@ -35,7 +40,10 @@ from ..messages import (
     Results,
     Returned,
     Versions,
+    Yield,
 )
+from .bodies import Bodies
+from .configuration import AgentConfig
 from .dispatch import SIGKILL, Dispatcher
 from .instructions import Feed, Kill, Retire, Send, Steal
 from .processes import STARTED, Channels, ZygoteHandle, ending
@@ -56,30 +64,14 @@ GONE: Final = 10.0
 TICK: Final = 1.0
 """Seconds between looks at leases and at how long the pod has been unused."""
 
+YIELD_AFTER: Final = 1.5
+"""Seconds without a client after which a pod ends when another pool wants its CPUs."""
+
 KILL_AFTER: Final = 3.0
 """Seconds for a CPU process to end by itself, or by a signal that it may ignore."""
 
 _READABLE: Final = 1
 _WRITABLE: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentConfig:
-    """What a pod is told at its start.
-
-    Attributes:
-        name: the pod's, unique.
-        node: the machine that it runs on, for people.
-        key: signs the pool's messages.
-        cpu_ids: one CPU process each.
-        warm_for: seconds that the pod stays without a client.
-    """
-
-    name: str
-    node: str
-    key: bytes
-    cpu_ids: list[int]
-    warm_for: float
 
 
 class Agent:
@@ -108,13 +100,14 @@ class Agent:
         self._dispatcher = Dispatcher(config.cpu_ids)
         self._channels: dict[int, Channels] = {}  # by CPU id
         self._retired: dict[int, Channels] = {}  # by pid
-        self._assemblies: dict[str, Assembly] = {}
+        self._bodies = Bodies()
         self._last_heard: dict[str, float] = {}
         self._carrying_out = False
         self._flush_due = False
         self._last_flush = 0.0
         self._unused_since = time.monotonic()
         self._down_since: float | None = None
+        self._connected = False  # ever
         self._ending: str | None = None
         self.failure: BaseException | None = None
 
@@ -160,6 +153,7 @@ class Agent:
             case Received():
                 self._received(event.body)
             case LinkUp():
+                self._connected = True
                 self._last_heard = dict.fromkeys(self._last_heard, time.monotonic())
                 if self._down_since is not None:
                     self._dispatcher.postpone(time.monotonic() - self._down_since)
@@ -170,18 +164,39 @@ class Agent:
                 if self._down_since is None:
                     self._down_since = time.monotonic()
                     logger.warning("%s", event.error)
+                self._give_up_if_late(event.error)
             case LinkFailed():
                 self._fail(event.error)
+            case NobodyThere():
+                pass  # only clients are told
             case Unroutable():
                 # A client that is gone, or has lost its connection and comes back.
                 if time.monotonic() - self._last_heard.get(event.peer, 0.0) > GONE:
                     self._dispatcher.drop(event.peer, SIGKILL)
                     self._carry_out()
 
+    def _give_up_if_late(self, error: ExecutorBroken) -> None:
+        """A pod that never finds the broker is of no use; its end says so, and why."""
+        within = self._config.connect_within
+        if self._connected or within is None or self._down_since is None:
+            return
+        if time.monotonic() - self._down_since > within:
+            self._fail(error)
+
     def _hello(self) -> Hello:
         config = self._config
         return Hello(
-            config.name, config.node, os.getpid(), config.cpu_ids, self._versions, False, 0, [], 0
+            name=config.name,
+            node=config.node,
+            pid=os.getpid(),
+            cpu_ids=config.cpu_ids,
+            versions=self._versions,
+            reply=False,
+            group=0,
+            holding=[],
+            results=0,
+            shape=config.shape,
+            pool_cpus=config.pool_cpus,
         )
 
     def _received(self, body: bytes) -> None:
@@ -190,9 +205,18 @@ class Agent:
         except MessageError as error:
             logger.warning("dropped a message: %s", error)
             return
+        if type(message) is Yield:
+            self._yield(message)
+            return
         self._last_heard[sender] = time.monotonic()
         self._understood(sender, message)
         self._carry_out()
+
+    def _yield(self, message: Yield) -> None:
+        """Another pool wants our CPUs; a pod that has just come may have a client any moment."""
+        unused = time.monotonic() - self._unused_since
+        if not self._dispatcher.clients and unused > YIELD_AFTER:
+            self.drain(f"unused, and pool {message.pool!r} wants its CPUs")
 
     def _understood(self, sender: str, message: Message) -> None:
         dispatcher = self._dispatcher
@@ -201,13 +225,12 @@ class Agent:
                 # Its lease had ended: it attaches again when it hears of us.
                 self._send(sender, self._hello())
             case Group():
-                share = message.shares.get(self._config.name, (0, []))
-                self._complete_functions(sender, message)
-                dispatcher.group(sender, message, self._complete(sender, share), time.monotonic())
+                share = self._bodies.complete(sender, message, self._config.name)
+                dispatcher.group(sender, message, share, time.monotonic())
             case Renew():
                 dispatcher.renew(sender, message, time.monotonic())
             case Chunk():
-                self._assemblies.setdefault(sender, Assembly()).add(message)
+                self._bodies.add(sender, message)
             case Attach():
                 if tuple(message.versions) != self._versions:
                     logger.warning(
@@ -224,38 +247,10 @@ class Agent:
                 dispatcher.recall(sender, message)
             case Detach():
                 dispatcher.drop(sender, message.signal)
-                self._assemblies.pop(sender, None)
+                self._bodies.forget(sender)
                 self._codec.forget(sender)
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
-
-    def _complete_functions(self, sender: str, group: Group) -> None:
-        """Put in the functions that came ahead in chunks; one that did not come is left out.
-
-        The dispatcher gives back the calls of a function that it does not have.
-        """
-        for function in [number for number, data in group.functions.items() if not data]:
-            data = self._assemblies.setdefault(sender, Assembly()).take(function, FUNCTION)
-            if data is None:
-                del group.functions[function]
-            else:
-                group.functions[function] = data
-
-    def _complete(self, sender: str, share: tuple[int, list[Call]]) -> tuple[int, list[Call]]:
-        """The share with the bodies that came ahead in chunks."""
-        limit, calls = share
-        if not any(call[3] is None for call in calls):
-            return share
-        assembly = self._assemblies.setdefault(sender, Assembly())
-        whole: list[Call] = []
-        for call in calls:
-            body = call[3] if call[3] is not None else assembly.take(call[0], -1)
-            if body is None:
-                # Lost with a connection; the client finds out from our next `Hello`.
-                logger.warning("the chunks of call %d have not arrived", call[0])
-            else:
-                whole.append((call[0], call[1], call[2], body))
-        return limit, whole
 
     def _send(self, client: str, message: Message) -> None:
         if type(message) is Results:
@@ -429,7 +424,7 @@ class Agent:
                 self._send(name, Returned([], draining=False))
         for name in self._last_heard.keys() - clients:
             del self._last_heard[name]
-            self._assemblies.pop(name, None)
+            self._bodies.forget(name)
 
     def _end_if_drained(self) -> None:
         if self._ending is not None and not self._dispatcher.busy:
@@ -443,8 +438,3 @@ class Agent:
         logger.error("the pod cannot go on: %s", error)
         self.failure = error
         self._loop.stop()
-
-
-def node_name() -> str:
-    """What to call this machine: Kubernetes' name for it, where there is one."""
-    return os.environ.get("K8SFUTURES_NODE") or platform.node()

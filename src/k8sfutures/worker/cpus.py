@@ -6,32 +6,68 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP: Final = Path("/sys/fs/cgroup")
+_ONLINE: Final = Path("/sys/devices/system/cpu/online")
 
 
 def available(allotted: Sequence[int] | None = None, count: int | None = None) -> list[int]:
     """The CPU ids to start CPU processes on.
 
     Args:
-        allotted: the ids that whoever started the pod chose; those that the pod did not
-            really get are left out. None for all.
+        allotted: the ids that whoever started the pod chose, or None for all that it has.
         count: how many to use at most, or None.
 
     Returns:
-        Ids in ascending order, at least one. A CPU quota of the cgroup (``cpu.max``, Linux's
-        cgroup v2; ``cpu.cfs_quota_us``, v1) lowers their number: with a quota of two CPUs on
-        a machine of 64, two CPU processes run, not 64 that are throttled.
+        Ids in ascending order, at least one; see `choose` for which. A CPU quota of the cgroup
+        (``cpu.max``, Linux's cgroup v2; ``cpu.cfs_quota_us``, v1) lowers their number: with a
+        quota of two CPUs on a machine of 64, two CPU processes run, not 64 that are throttled.
     """
-    ids = sorted(os.sched_getaffinity(0))
-    if allotted is not None:
-        ids = [cpu for cpu in ids if cpu in set(allotted)] or ids
+    ids = choose(os.sched_getaffinity(0), _online(_ONLINE), allotted)
     quota = _quota(_CGROUP)
     if quota is not None:
         ids = ids[: max(1, math.floor(quota + 1e-6))]
     if count is not None:
         ids = ids[: max(1, count)]
     return ids
+
+
+def choose(cpuset: set[int], online: set[int] | None, allotted: Sequence[int] | None) -> list[int]:
+    """The CPU ids of a pod, from those that it was allotted and those that it really got.
+
+    Args:
+        cpuset: the CPUs that this process may run on.
+        online: all CPUs of the machine, or None where that cannot be told.
+        allotted: the ids that whoever started the pod chose, or None.
+
+    Returns:
+        Ids in ascending order. Where the pod has a cpuset of its own (as the kubelet's static
+        CPU manager gives one), what was allotted is intersected with it, and filled up from it
+        to the same number: those CPUs are the pod's alone. Where it may run on the whole machine,
+        the allotment stands as it is, even where it names more CPUs than there are: then the
+        node offers more than its machine has, and its processes share what is there.
+    """
+    if allotted is None:
+        return sorted(cpuset)
+    if cpuset == online:
+        return sorted(set(allotted))
+    kept = [cpu for cpu in allotted if cpu in cpuset]
+    others = sorted(cpuset.difference(kept))
+    return sorted(kept + others[: len(allotted) - len(kept)]) or sorted(cpuset)
+
+
+def _online(path: Path) -> set[int] | None:
+    """The CPUs of the machine: ranges such as ``0-3,8``."""
+    try:
+        text = path.read_text().strip()
+        found: set[int] = set()
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+    except (OSError, ValueError):
+        return None
+    return found
 
 
 def _quota(root: Path) -> float | None:

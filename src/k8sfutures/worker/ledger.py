@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -122,16 +123,12 @@ class Client:
         for results in self._unconfirmed:
             holding.update(outcome[0] for outcome in results.outcomes)
         holding.update(outcome[0] for outcome in self.outcomes)
-        yield Hello(
-            template.name,
-            template.node,
-            template.pid,
-            template.cpu_ids,
-            template.versions,
-            True,
-            self.group,
-            sorted(holding),
-            self._number - len(self._unconfirmed),
+        yield dataclasses.replace(
+            template,
+            reply=True,
+            group=self.group,
+            holding=sorted(holding),
+            results=self._number - len(self._unconfirmed),
         )
         yield from self._unconfirmed
 

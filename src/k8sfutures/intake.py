@@ -1,0 +1,66 @@
+"""What callers hand to the manager thread, from any thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+from .control import WAKE, Control, MapExtended, MapStarted, Refused, Shutdown
+from .errors import ExecutorBroken
+from .link import LinkEvent
+from .maps import Map
+from .messages import Call
+from .pods import PodEvent
+from .serialization import Functions, PickledFunction
+
+
+class Intake:
+    """The manager's side that callers see: what they submit waits here until it is taken."""
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Control | LinkEvent | PodEvent] = queue.SimpleQueue()
+        self._submitted: deque[tuple[Future[Any], Call, PickledFunction]] = deque()
+        self._woken = False
+        # Re-entrant: a garbage collection inside it may end a map's iterator, which posts.
+        self._lock = threading.RLock()
+        self.closed = False
+        """Whether it takes nothing new."""
+        self.broken: ExecutorBroken | None = None
+        """Why the executor can run nothing any more, if so."""
+        self.functions = Functions()
+
+    def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
+        """Queue a call; returns whether it was taken, which it is not after shutdown."""
+        with self._lock:
+            if self.closed:
+                return False
+            self._submitted.append((future, call, function))
+        if not self._woken:
+            self._woken = True
+            self._inbox.put(WAKE)
+        return True
+
+    def post(self, control: Control) -> bool:
+        """Queue anything else; returns whether it was taken: new work is not after shutdown."""
+        with self._lock:
+            if self.closed and isinstance(control, MapStarted | Refused):
+                return False
+            self._inbox.put(control)
+        return True
+
+    def extend(self, map_: Map, items: list[tuple[Any, ...]]) -> bool:
+        """Add items to a map; returns whether they were taken: they are not after shutdown."""
+        with self._lock:
+            if not self.closed:
+                map_.add(items)
+                self._inbox.put(MapExtended(map_, len(items)))
+            return not self.closed
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Take nothing new; end when all is done."""
+        with self._lock:
+            self.closed = True
+            self._inbox.put(Shutdown(cancel))

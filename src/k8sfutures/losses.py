@@ -1,0 +1,93 @@
+"""Calls that were lost with their pods too often, and why: pure.
+
+A pod is missed at the broker within seconds; why it went is for Kubernetes to say, and may take
+some seconds more. A call that runs again does not wait for that; one that fails does, for a while,
+since its exception is all that the user sees.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .errors import PodLost
+from .scheduler_events import Lost
+
+PATIENCE: Final = 12.0
+"""Seconds that a failure waits for the reasons of its pods. Kubernetes says in one or two that a
+container has ended; that a node is gone takes it 40 by default."""
+
+KEPT: Final = 1000
+"""Pods whose reasons are remembered."""
+
+NEVER: Final = float("inf")
+
+
+class Losses:
+    """See the module's text.
+
+    Args:
+        retries: how often a call may run again.
+        explains: whether reasons may become known later.
+    """
+
+    def __init__(self, retries: int, *, explains: bool) -> None:
+        self._retries = retries
+        self._explains = explains
+        self._reasons: dict[str, str] = {}
+        self._unknown: set[str] = set()
+        self._waiting: list[tuple[float, Lost]] = []
+
+    def gone(self, pod: str, reason: str, *, explained: bool) -> None:
+        """A pod is gone, for a reason that is known or only guessed."""
+        if pod in self._reasons and pod not in self._unknown:
+            return
+        self._reasons[pod] = reason
+        if explained:
+            self._unknown.discard(pod)
+        else:
+            self._unknown.add(pod)
+        while len(self._reasons) > KEPT:
+            oldest = next(iter(self._reasons))
+            del self._reasons[oldest]
+            self._unknown.discard(oldest)
+
+    def lost(self, order: Lost, now: float) -> None:
+        """A call is out of retries."""
+        wait = self._explains and not self._unknown.isdisjoint(order.pods)
+        self._waiting.append((now + PATIENCE if wait else now, order))
+
+    def deadline(self) -> float:
+        """When `take` has something, at the latest."""
+        return min((due for due, _ in self._waiting), default=NEVER)
+
+    def take(self, now: float) -> list[tuple[Lost, PodLost]]:
+        """The calls that fail now, and with what."""
+        if not self._waiting:
+            return []
+        ready = [
+            order
+            for due, order in self._waiting
+            if now >= due or self._unknown.isdisjoint(order.pods)
+        ]
+        taken = set(map(id, ready))
+        self._waiting = [entry for entry in self._waiting if id(entry[1]) not in taken]
+        return [(order, self._failure(order.pods)) for order in ready]
+
+    def take_all(self) -> list[tuple[Lost, PodLost]]:
+        """All that wait still: there is no time left."""
+        return self.take(NEVER)
+
+    def _failure(self, pods: tuple[str, ...]) -> PodLost:
+        reasons = tuple(self._reasons.get(pod, "for no reason that is known") for pod in pods)
+        several = "1 pod" if len(pods) == 1 else f"{len(pods)} pods"
+        story = "".join(
+            f"\n  {number}. {pod}: {reason}"
+            for number, (pod, reason) in enumerate(zip(pods, reasons, strict=True), 1)
+        )
+        culprit = "; it may be what ended them" if len(pods) > 1 else ""
+        return PodLost(
+            f"the call was lost with {several} and is not tried again "
+            f"(retries={self._retries}){culprit}:{story}",
+            pods=pods,
+            reasons=reasons,
+        )

@@ -1,0 +1,239 @@
+"""Jobs in the cluster: made in parallel, told apart, collected."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ...errors import ClusterError
+from .api import KubeApi
+from .labels import POOL, SELECTOR, digest, selector_of
+from .manifests import PodSpec, broker_secret, job, registry_secret
+from .placement import Placement
+from .timestamps import age
+
+logger = logging.getLogger(__name__)
+
+Json = Mapping[str, Any]
+
+COLLECT_AFTER: Final = 600.0
+"""Seconds after which the next client removes what should be gone: Jobs that have ended where
+Kubernetes does not remove them by itself, and those whose pod never started."""
+
+THREADS: Final = 16
+"""Jobs that are made at the same time; a request takes some milliseconds of waiting."""
+
+CONFLICT: Final = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What pods need to reach the broker, and nodes to reach the image's registry."""
+
+    url: str
+    key: bytes
+    registry: tuple[str, str, str] | None
+
+    def __repr__(self) -> str:
+        return "Access(...)"
+
+
+class Jobs:
+    """The Jobs of one pool.
+
+    Args:
+        api: the cluster's.
+        pool: the pool's name.
+    """
+
+    def __init__(self, api: KubeApi, pool: str) -> None:
+        self._api = api
+        self._pool = pool
+        self._path = f"/apis/batch/v1/namespaces/{api.namespace}/jobs"
+
+    def all(self) -> list[dict[str, Any]]:
+        """Our Jobs in the namespace, of every pool."""
+        return self._api.list(self._path, labelSelector=SELECTOR)[0]
+
+    def of_pool(self, jobs: Iterable[Json]) -> list[Json]:
+        """Those of them that belong to this pool."""
+        return [one for one in jobs if one["metadata"]["labels"].get(POOL) == digest(self._pool)]
+
+    def start(
+        self,
+        spec: PodSpec,
+        placements: Sequence[Placement],
+        access: Access,
+        *,
+        pool_cpus: int,
+        is_dead: Callable[[str], bool],
+    ) -> list[str]:
+        """Make a Job for each placement, and the Secrets that they read.
+
+        Args:
+            spec: what the pool's pods have in common.
+            placements: where pods go.
+            access: what they are told.
+            pool_cpus: CPUs of the whole pool, or 0 where that is not known.
+            is_dead: whether the pod of a Job of this name is known to have ended.
+
+        Returns:
+            Names of the Jobs: ours, and those that another client has just made in their place.
+
+        Raises:
+            ClusterError: not one could be made.
+        """
+        # A name that nobody can guess is no secret, but keeps two starts from sharing one.
+        secret = f"k8sfutures-{digest(self._pool)}-{secrets.token_hex(4)}"
+        pull_secret = f"{secret}-registry" if access.registry is not None else None
+        bodies = [
+            job(spec, placement, secret=secret, pull_secret=pull_secret, pool_cpus=pool_cpus)
+            for placement in placements
+        ]
+        created: list[Json] = []
+        problems: list[ClusterError] = []
+        others: list[str] = []
+
+        def make(body: Json) -> None:
+            try:
+                created.append(self._create(body, is_dead))
+            except ClusterError as error:
+                if error.status == CONFLICT:
+                    others.append(body["metadata"]["name"])
+                else:
+                    problems.append(error)
+
+        _in_parallel(make, bodies)
+        if problems and not created and not others:
+            raise problems[0]
+        for problem in problems:
+            logger.warning("a pod could not be asked for: %s", problem)
+        if created:
+            self._tell(created, secret, pull_secret, access)
+        return [*(one["metadata"]["name"] for one in created), *others]
+
+    def _create(self, body: Json, is_dead: Callable[[str], bool]) -> Json:
+        name = body["metadata"]["name"]
+        try:
+            return self._api.create(self._path, body)
+        except ClusterError as error:
+            # Of the same pool, node and CPUs: either another client's, or one that has ended.
+            if error.status != CONFLICT or not (is_dead(name) or self._has_ended(name)):
+                raise
+        self.delete(name)
+        return self._api.create(self._path, body)
+
+    def _has_ended(self, name: str) -> bool:
+        found = self._api.list(self._path, fieldSelector=f"metadata.name={name}")[0]
+        return all(has_ended(one) for one in found)
+
+    def _tell(
+        self, owners: Sequence[Json], secret: str, pull_secret: str | None, access: Access
+    ) -> None:
+        """Make the Secrets, which go with the last of their owners.
+
+        After the Jobs, so that nothing is left behind whatever happens here, and a client need
+        not be allowed to read or change any Secret; long before a kubelet asks for them.
+        """
+        path = f"/api/v1/namespaces/{self._api.namespace}/secrets"
+        try:
+            if pull_secret is not None and access.registry is not None:
+                body = registry_secret(pull_secret, self._pool, owners, access.registry)
+                self._api.create(path, body)
+            self._api.create(
+                path, broker_secret(secret, self._pool, owners, access.url, access.key)
+            )
+        except ClusterError:
+            for owner in owners:
+                self.delete(owner["metadata"]["name"])
+            raise
+
+    def delete(self, name: str) -> bool:
+        """Remove a Job and its pod.
+
+        Returns:
+            Whether it was there.
+        """
+        return self._api.delete(f"{self._path}/{name}")
+
+    def delete_pool(self) -> int:
+        """Remove every Job of the pool, and with them their pods and Secrets; returns how many."""
+        jobs = self._api.list(self._path, labelSelector=selector_of(self._pool))[0]
+        gone: list[bool] = []
+        _in_parallel(lambda one: gone.append(self.delete(one["metadata"]["name"])), jobs)
+        return sum(gone)
+
+    def collect(self, jobs: Iterable[Json], started: Callable[[Json], bool]) -> None:
+        """Remove what should be gone; a failure costs a warning.
+
+        Args:
+            jobs: ours, of every pool.
+            started: whether a Job's pod has come to run.
+        """
+        for one in jobs:
+            old = age(one["metadata"]["creationTimestamp"]) > COLLECT_AFTER
+            if has_ended(one):
+                status = one.get("status") or {}
+                ended = [c.get("lastTransitionTime") for c in status.get("conditions") or ()]
+                stale = any(age(time) > COLLECT_AFTER for time in ended)
+            else:
+                stale = old and not started(one)
+            if stale:
+                name = one["metadata"]["name"]
+                logger.info("removing the Job %s, which was left behind", name)
+                try:
+                    self.delete(name)
+                except ClusterError as error:
+                    logger.warning("cannot remove the Job %s: %s", name, error)
+
+
+def has_ended(one: Json) -> bool:
+    """Whether a Job has ended, or is being deleted."""
+    if one["metadata"].get("deletionTimestamp"):
+        return True
+    return any(
+        condition["type"] in {"Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"}
+        and condition["status"] == "True"
+        for condition in (one.get("status") or {}).get("conditions") or ()
+    )
+
+
+def _in_parallel(work: Callable[[Any], None], items: Sequence[Any]) -> None:
+    """Call a function with each item, on some threads; what it raises is raised here.
+
+    Not a ThreadPoolExecutor: that takes nothing any more when the interpreter ends, which is
+    when a program that has only submitted calls may still be waiting for its pods.
+    """
+    todo = iter(items)
+    lock = threading.Lock()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        while not errors:
+            with lock:
+                item = next(todo, _END)
+            if item is _END:
+                return
+            try:
+                work(item)
+            except BaseException as error:  # raised below, in the caller's thread
+                errors.append(error)
+
+    threads = [
+        threading.Thread(target=run, name="k8sfutures jobs", daemon=True)
+        for _ in range(min(THREADS, len(items)) - 1)
+    ]
+    for thread in threads:
+        thread.start()
+    run()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+_END: Final = object()

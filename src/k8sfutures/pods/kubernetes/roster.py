@@ -1,0 +1,205 @@
+"""The pods of one pool, as Kubernetes tells of them: who starts, who is stuck, who has ended.
+
+Pure: what was heard and the time go in, endings come out, each of them once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .labels import POOL, digest
+from .stories import State, Story, story_of
+
+Json = Mapping[str, Any]
+
+STUCK_PATIENCE: Final = 3.0
+"""Seconds that a pod which cannot start has to start after all: an image that could not be
+pulled at the first try, a node that is just being freed."""
+
+POD_PATIENCE: Final = 1.0
+"""Seconds after which a Job without a pod is asked about."""
+
+NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A pod that has ended, or that will never start.
+
+    Attributes:
+        pod: its name; the Job's where there is no pod.
+        job: the Job's name.
+        node: where it was, or should have been.
+        words: why.
+        failed: whether it failed at its start, so that the next one would fail alike.
+        stuck: whether it is still there, and is of no use.
+    """
+
+    pod: str
+    job: str
+    node: str
+    words: str
+    failed: bool
+    stuck: bool
+
+
+class Roster:
+    """See the module's text.
+
+    Args:
+        pool: the pool's name.
+    """
+
+    def __init__(self, pool: str) -> None:
+        self._label = digest(pool)
+        self._stories: dict[str, Story] = {}
+        self._stuck_since: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._without_pod: dict[str, float] = {}  # Job -> when it was made
+        self._refusals: dict[str, str] = {}  # Job -> why its pod cannot be created
+        self._nodes: dict[str, str] = {}  # Job -> node
+
+    # --- what is heard
+
+    def listed(self, pods: Iterable[Json], now: float) -> None:
+        """These are all pods there are."""
+        mine = [pod for pod in pods if self._is_mine(pod)]
+        names = {pod["metadata"]["name"] for pod in mine}
+        for pod in mine:
+            self._note(story_of(pod), now)
+        for name, story in self._stories.items():
+            if name not in names and story.state is not State.ENDED:
+                words = f"pod {name} on node {story.node} was deleted"
+                ended = Story(name, story.node, story.job, State.ENDED, words, failed=True)
+                self._stories[name] = ended
+
+    def changed(self, pod: Json, now: float, *, deleted: bool) -> None:
+        """A pod is new, has changed, or has been deleted."""
+        if self._is_mine(pod):
+            self._note(story_of(pod, deleted=deleted), now)
+
+    def _is_mine(self, pod: Json) -> bool:
+        return (pod["metadata"].get("labels") or {}).get(POOL) == self._label
+
+    def _note(self, story: Story, now: float) -> None:
+        known = self._stories.get(story.name)
+        if known is not None and known.state is State.ENDED:
+            return  # how it ended is known; that it is deleted afterwards says less
+        self._stories[story.name] = story
+        self._without_pod.pop(story.job, None)
+        self._refusals.pop(story.job, None)
+        if story.state is State.STUCK:
+            self._stuck_since.setdefault(story.name, now)
+        else:
+            self._stuck_since.pop(story.name, None)
+
+    def expect(self, job: str, node: str, now: float) -> None:
+        """A Job has been made, or was found; it will have a pod."""
+        self._nodes[job] = node
+        if not any(story.job == job and self._is_there(story) for story in self._stories.values()):
+            self._without_pod.setdefault(job, now)
+
+    def refused(self, reasons: Mapping[str, str], now: float) -> None:
+        """Kubernetes says why it cannot create the pods of these Jobs."""
+        for job, reason in reasons.items():
+            if job in self._without_pod and job not in self._refusals:
+                self._refusals[job] = reason
+                self._stuck_since.setdefault(job, now)
+
+    # --- what follows
+
+    def endings(self, now: float) -> list[Ending]:
+        """What has come to an end since the last time."""
+        found: list[Ending] = []
+        for name, story in self._stories.items():
+            if name in self._told:
+                continue
+            stuck = story.state is State.STUCK and now >= self._stuck_since[name] + STUCK_PATIENCE
+            if stuck or story.state is State.ENDED:
+                self._told.add(name)
+                failed = stuck or (story.failed and story.at_start)
+                found.append(Ending(name, story.job, story.node, story.words, failed, stuck))
+        for job, reason in list(self._refusals.items()):
+            if now >= self._stuck_since.get(job, now) + STUCK_PATIENCE:
+                node = self._nodes.get(job, "?")
+                words = f"Kubernetes cannot create a pod for node {node}: {reason}"
+                found.append(Ending(job, job, node, words, failed=True, stuck=True))
+                self._forget_job(job)
+        return found
+
+    def deadline(self) -> float:
+        """When `endings` may find more, or Jobs without pods are to be asked about."""
+        waiting = [
+            since + STUCK_PATIENCE
+            for name, since in self._stuck_since.items()
+            if name not in self._told
+        ]
+        waiting += [
+            since + POD_PATIENCE
+            for job, since in self._without_pod.items()
+            if job not in self._refusals
+        ]
+        return min(waiting, default=NEVER)
+
+    def without_pod(self, now: float) -> list[str]:
+        """Jobs that should have a pod by now; they are not named again for a while."""
+        late = [
+            job
+            for job, since in self._without_pod.items()
+            if now >= since + POD_PATIENCE and job not in self._refusals
+        ]
+        for job in late:
+            self._without_pod[job] = now
+        return late
+
+    def _forget_job(self, job: str) -> None:
+        self._without_pod.pop(job, None)
+        self._refusals.pop(job, None)
+        self._stuck_since.pop(job, None)
+
+    def _is_there(self, story: Story) -> bool:
+        return story.state is not State.ENDED and story.name not in self._told
+
+    def forget_dead_jobs(self, jobs: Iterable[str]) -> None:
+        """These Jobs are not there any more."""
+        for job in jobs:
+            self._forget_job(job)
+
+    # --- what can be asked
+
+    def on_the_way(self) -> bool:
+        """Whether any pod may still come to answer, or has."""
+        return bool(self._without_pod) or any(map(self._is_there, self._stories.values()))
+
+    def story(self, pod: str) -> Story | None:
+        """What is known of a pod."""
+        return self._stories.get(pod)
+
+    def is_dead(self, job: str) -> bool:
+        """Whether the pods of a Job have ended, all that are known, or are of no use."""
+        pods = [story for story in self._stories.values() if story.job == job]
+        return bool(pods) and not any(map(self._is_there, pods))
+
+    def pod_of(self, job: str) -> str | None:
+        """The pod of a Job that is there."""
+        for story in self._stories.values():
+            if story.job == job and self._is_there(story):
+                return story.name
+        return None
+
+    def news(self) -> str:
+        """How far the pods have come that are there, for people."""
+        words = sorted(
+            f"{story.words}, and has not answered through the broker"
+            if story.state is State.RUNNING
+            else story.words
+            for story in self._stories.values()
+            if self._is_there(story)
+        )
+        words += [
+            f"the Job {job} for node {self._nodes.get(job, '?')} has no pod yet"
+            for job in sorted(self._without_pod)
+        ]
+        return "; ".join(words)

@@ -1,0 +1,72 @@
+"""From settings to what shapes a pod: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...config import Settings
+from ...errors import SettingValueError
+from ...image import default_image
+from .capacity import millicores, quantity
+from .manifests import PodSpec
+from .placement import Size
+
+
+def pod_spec(settings: Settings, pool: str) -> PodSpec:
+    """What all pods of the pool have in common.
+
+    Args:
+        settings: the executor's.
+        pool: the pool's name.
+
+    Raises:
+        SettingValueError: ``pod_template`` is no part of a pod's manifest.
+    """
+    template: Mapping[str, Any] = settings.pod_template or {}
+    strange = sorted(set(template) - {"apiVersion", "kind", "metadata", "spec"})
+    if strange:
+        raise SettingValueError(
+            f"pod_template has {', '.join(map(repr, strange))} at its top; it is a part of a pod's "
+            "manifest, so that is metadata and spec"
+        )
+    return PodSpec(
+        pool=pool,
+        shape={**settings.shape("kubernetes"), "image": default_image(settings)},
+        image=default_image(settings),
+        pull_policy=settings.image_pull_policy,
+        memory=None if settings.memory is None else str(settings.memory),
+        warm_for=settings.warm_for_seconds("kubernetes"),
+        node_selector=settings.node_selector or {},
+        tolerations=settings.tolerations or (),
+        template=template,
+    )
+
+
+def size_of(settings: Settings) -> Size:
+    """How large a pod is."""
+    return Size(
+        processes=settings.worker_processes,
+        cpu=None if settings.cpu is None else millicores(settings.cpu),
+        memory=0 if settings.memory is None else int(quantity(settings.memory)),
+    )
+
+
+def registry_of(settings: Settings) -> tuple[str, str, str] | None:
+    """Server, user and password of the image's registry, where they are given.
+
+    Raises:
+        SettingValueError: some are given, and others not.
+    """
+    given = (settings.registry_server, settings.registry_user, settings.registry_password)
+    server, user, password = given
+    if user is None and password is None:
+        return None
+    if server is None or user is None or password is None:
+        names = ("registry_server", "registry_user", "registry_password")
+        missing = [name for name, value in zip(names, given, strict=True) if value is None]
+        raise SettingValueError(
+            f"{' and '.join(missing)} must be given, too: an image is pulled with a server, a "
+            "user and a password"
+        )
+    return server, user, password

@@ -1,0 +1,428 @@
+"""A `PodSource` on Kubernetes; belongs to the provisioning thread."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from ...address import parse_amqp_url
+from ...codec import derive_key
+from ...config import Settings
+from ...errors import ClusterError, PodsUnavailable, SettingValueError
+from ...outcomes import thread_died
+from .. import CpusHeld, Credentials, Need, PodEnded, PodEvent, PodsFailed, StartupNews
+from .api import KubeApi
+from .capacity import Node, cpu_ids_of, not_ready, read_nodes
+from .jobs import Access, Jobs, has_ended
+from .labels import NODE, SELECTOR, SHAPE
+from .manifests import PodSpec, job_name
+from .placement import Size, place, why_not
+from .roster import NEVER, Ending, Roster
+from .shape import pod_spec, registry_of, size_of
+from .stories import State, refused_creations
+from .watcher import Changed, Heard, Listed, Watcher, WatcherDied
+
+logger = logging.getLogger(__name__)
+
+YIELD_PATIENCE: Final = 6.0
+"""Seconds that idle pods of other pools have to end, and Kubernetes to notice, when all CPUs
+are taken."""
+
+API_PATIENCE: Final = 3.0
+"""Seconds for which an API that does not answer is asked again where no pod is there."""
+
+API_PAUSE: Final = 0.5
+
+EXPLAIN_EVERY: Final = 1.0
+"""Seconds between two looks at the nodes of pods that were lost without a word."""
+
+NEWS_EVERY: Final = 1.0
+
+CLOSE_TIMEOUT: Final = 2.0
+
+
+class _Wake:
+    """`wake` was called."""
+
+
+class KubernetesPods:
+    """See the module's text.
+
+    Args:
+        settings: the executor's.
+        pool: the pool's name.
+
+    Raises:
+        SettingValueError: the settings cannot work.
+    """
+
+    eager = False
+    explains = True
+
+    def __init__(self, settings: Settings, pool: str) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._url, self._pod_url = broker_urls(settings)
+        self._spec: PodSpec = pod_spec(settings, pool)
+        self._size: Size = size_of(settings)
+        self._inbox: queue.SimpleQueue[Heard | _Wake] = queue.SimpleQueue()
+        self._events: list[PodEvent] = []
+        self._api: KubeApi | None = None
+        self._watcher: Watcher | None = None
+        self._roster = Roster(pool)
+        self._avoid: dict[str, str] = {}  # node -> why
+        self._need = Need()
+        self._credentials: Credentials | None = None
+        self._yield_until = NEVER
+        self._explain_at = NEVER
+        self._unexplained: set[str] = set()
+        self._news = ""
+        self._news_at = NEVER
+
+    # --- PodSource
+
+    def credentials(self) -> Credentials:
+        """The configured broker's."""
+        secret = self._settings.secret or parse_amqp_url(self._url).password
+        return Credentials(self._url, derive_key(secret))
+
+    def ensure(self, credentials: Credentials, need: Need) -> None:
+        """Make Jobs for the CPUs that are missing, where nodes have room."""
+        self._need, self._credentials = need, credentials
+        self._yield_until = NEVER
+        if need.unexplained - self._unexplained:
+            self._unexplained |= need.unexplained
+            self._explain_at = time.monotonic()
+        try:
+            self._provision(self._connected(), credentials, need)
+        except ClusterError as error:
+            self._cannot(str(error), error)
+
+    def _cannot(self, text: str, cause: BaseException | None = None) -> None:
+        """No pod can be started; that is the end only where none is there."""
+        if self._need.attached or self._roster.on_the_way():
+            logger.warning("no more pods for pool %s: %s", self._pool, text)
+        elif self._need.answering:
+            self._events.append(StartupNews(f"its pods do not answer, and {text}"))
+        else:
+            raise PodsUnavailable(f"no pod of pool {self._pool!r} is there: {text}") from cause
+
+    def watch(self, emit: Callable[[PodEvent], None]) -> None:
+        """Wait until there is something to tell, or to do again."""
+        if not self._events:
+            deadline = min(
+                self._roster.deadline(), self._yield_until, self._explain_at, self._news_at
+            )
+            self._hear(None if deadline == NEVER else max(0.0, deadline - time.monotonic()))
+            self._look()
+        events, self._events = self._events, []
+        for event in events:
+            emit(event)
+
+    def wake(self) -> None:
+        """Make `watch` return."""
+        self._inbox.put(_Wake())
+
+    def close(self) -> None:
+        """Stop watching; the pods stay."""
+        if self._watcher is not None:
+            self._watcher.stop(CLOSE_TIMEOUT)
+        if self._api is not None:
+            self._api.close()
+
+    def delete_pool(self) -> int:
+        """Delete the pool's Jobs; from any thread, so with a connection of its own."""
+        return delete_pool(self._settings, self._pool)
+
+    # --- provisioning
+
+    def _connected(self) -> KubeApi:
+        if self._api is None:
+            self._api = connect(self._settings)
+        return self._api
+
+    def _provision(self, api: KubeApi, credentials: Credentials, need: Need) -> None:
+        jobs = Jobs(api, self._pool)
+        nodes, pods, every_job = self._survey(api, jobs)
+        mine = [one for one in jobs.of_pool(every_job) if not has_ended(one)]
+        self._refuse_mixture(mine)
+        now = time.monotonic()
+        starting = 0
+        for one in mine:
+            name = one["metadata"]["name"]
+            if not self._roster.is_dead(name):
+                self._roster.expect(name, one["metadata"]["annotations"].get(NODE, "?"), now)
+                pod = self._roster.pod_of(name)
+                if pod not in need.attached and pod not in need.unexplained:
+                    starting += len(cpu_ids_of(one["metadata"]))
+        have = sum(need.attached.values()) + starting
+        missing = None if need.cpus is None else max(0, need.cpus - have)
+        placements = place(nodes, self._size, missing)
+        if placements:
+            total = have + sum(len(one.cpu_ids) for one in placements)
+            names = jobs.start(
+                self._spec,
+                placements,
+                Access(self._pod_url, credentials.key, registry_of(self._settings)),
+                pool_cpus=total if need.cpus is None else 0,
+                is_dead=self._roster.is_dead,
+            )
+            nodes_of = {job_name(self._pool, one): one.node for one in placements}
+            logger.info("asked for pods of pool %s: %s", self._pool, nodes_of)
+            for name in names:
+                self._roster.expect(name, nodes_of[name], now)
+            self._news_at = now + NEWS_EVERY
+        short = missing is None or missing > sum(len(one.cpu_ids) for one in placements)
+        if short:
+            self._ask_others_to_yield(nodes)
+        if not have and not placements and self._yield_until == NEVER:
+            self._cannot(f"no node has room for one: {why_not(nodes, self._size)}")
+        jobs.collect(every_job, started=lambda one: self._has_started(one, pods))
+
+    def _survey(
+        self, api: KubeApi, jobs: Jobs
+    ) -> tuple[list[Node], list[dict[str, Any]], list[dict[str, Any]]]:
+        """Nodes with what is free there, all pods of the cluster, all Jobs of ours."""
+        path = f"/api/v1/namespaces/{api.namespace}/pods"
+        ours, version = api.list(path, labelSelector=SELECTOR)
+        self._roster.listed(ours, time.monotonic())
+        if self._watcher is None:
+            self._watcher = Watcher(api, version, self._inbox.put)
+            self._watcher.start()
+        every_job = jobs.all()
+        # From the API server's memory, not its database: there may be thousands.
+        active = "status.phase!=Succeeded,status.phase!=Failed"
+        pods, _ = api.list("/api/v1/pods", fieldSelector=active, resourceVersion="0", limit="")
+        raw_nodes, _ = api.list("/api/v1/nodes", resourceVersion="0", limit="")
+        nodes = read_nodes(
+            raw_nodes,
+            [pod for pod in pods if (pod["metadata"]["name"] not in _names(ours))] + _alive(ours),
+            [one for one in every_job if not has_ended(one)],
+            selector=self._spec.node_selector,
+            tolerations=self._spec.tolerations,
+        )
+        for node in nodes:
+            if not node.refusal and node.name in self._avoid:
+                node.refusal = f"is avoided: {self._avoid[node.name]}"
+        return nodes, pods, every_job
+
+    def _refuse_mixture(self, mine: list[Any]) -> None:
+        """Pods of one pool are all alike."""
+        for one in mine:
+            shape = (one["metadata"].get("annotations") or {}).get(SHAPE)
+            if shape != self._spec.shape_digest:
+                raise ClusterError(
+                    f"the Jobs of pool {self._pool!r} (such as {one['metadata']['name']}) were "
+                    "made with another image, size or other setting that shapes a pod, and are "
+                    "not mixed with new ones: give this executor the settings that they were made "
+                    "with, or another pool, or remove that one (k8sfutures pool delete)"
+                )
+
+    def _ask_others_to_yield(self, nodes: list[Node]) -> None:
+        others = {
+            holding.pool
+            for node in nodes
+            if not node.refusal
+            for holding in node.holdings
+            if holding.pool != self._pool
+        }
+        if others:
+            self._events.append(CpusHeld(tuple(sorted(others))))
+            self._yield_until = time.monotonic() + YIELD_PATIENCE
+
+    @staticmethod
+    def _has_started(one: Any, pods: list[dict[str, Any]]) -> bool:
+        uid = one["metadata"]["uid"]
+        return any(
+            owner["uid"] == uid and pod["status"].get("phase") == "Running"
+            for pod in pods
+            for owner in pod["metadata"].get("ownerReferences") or ()
+        )
+
+    # --- watching
+
+    def _hear(self, timeout: float | None) -> None:
+        """Take in what has been heard, after waiting for it."""
+        try:
+            heard = self._inbox.get(timeout=timeout)
+            while True:
+                self._take(heard)
+                heard = self._inbox.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _take(self, heard: Heard | _Wake) -> None:
+        now = time.monotonic()
+        match heard:
+            case Listed():
+                self._roster.listed(heard.pods, now)
+            case Changed():
+                self._roster.changed(heard.pod, now, deleted=heard.deleted)
+            case WatcherDied():
+                self._events.append(PodsFailed(thread_died("watcher", heard.error)))
+                return
+            case _Wake():
+                return
+        if self._yield_until != NEVER and _has_ended_pod(heard):
+            self._again()
+
+    def _again(self) -> None:
+        """CPUs may be free now that were not."""
+        if self._credentials is not None:
+            until, self._yield_until = self._yield_until, NEVER
+            self.ensure(self._credentials, self._need)
+            if self._yield_until != NEVER:
+                self._yield_until = until  # no longer than we have said at first
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        try:
+            late = self._roster.without_pod(now)
+            if late:
+                self._roster.refused(self._refusals(), now)
+            for ending in self._roster.endings(now):
+                self._tell(ending)
+            if now >= self._explain_at:
+                self._explain(now)
+        except ClusterError as error:
+            logger.warning("cannot ask Kubernetes about the pods: %s", error)
+        if now >= self._yield_until:
+            self._yield_until = NEVER
+            self._nobody_yielded()
+        if now >= self._news_at or self._news:
+            self._tell_news(now)
+
+    def _nobody_yielded(self) -> None:
+        if self._roster.on_the_way() or self._need.attached or self._credentials is None:
+            return
+        api = self._connected()
+        nodes, _, _ = self._survey(api, Jobs(api, self._pool))
+        self._cannot(f"no node has room for one: {why_not(nodes, self._size)}")
+
+    def _refusals(self) -> dict[str, str]:
+        api = self._connected()
+        events, _ = api.list(
+            f"/api/v1/namespaces/{api.namespace}/events",
+            fieldSelector="involvedObject.kind=Job,reason=FailedCreate",
+        )
+        return refused_creations(events)
+
+    def _tell(self, ending: Ending) -> None:
+        if ending.failed:
+            logger.warning("%s", ending.words)
+            self._avoid[ending.node] = ending.words
+        if ending.stuck:
+            # It would be there for ever, or start when nobody waits any more.
+            api = self._connected()
+            Jobs(api, self._pool).delete(ending.job)
+        self._unexplained.discard(ending.pod)
+        alone = ending.failed and not self._roster.on_the_way()
+        self._events.append(PodEnded(ending.pod, ending.words, failed=alone))
+
+    def _explain(self, now: float) -> None:
+        """Say why pods were lost that Kubernetes still believes in."""
+        for name in list(self._unexplained):
+            story = self._roster.story(name)
+            if story is None:
+                words = f"pod {name} is not known to Kubernetes any more: it was deleted"
+            elif story.state is State.ENDED:
+                words = story.words
+            else:
+                words = self._node_trouble(story.node)
+            if words:
+                self._unexplained.discard(name)
+                self._events.append(PodEnded(name, words, failed=False))
+        self._explain_at = now + EXPLAIN_EVERY if self._unexplained else NEVER
+
+    def _node_trouble(self, name: str) -> str:
+        nodes, _ = self._connected().list("/api/v1/nodes", fieldSelector=f"metadata.name={name}")
+        if not nodes:
+            return f"its node {name} is not in the cluster any more"
+        trouble = not_ready(nodes[0])
+        return f"its node {name} {trouble}" if trouble else ""
+
+    def _tell_news(self, now: float) -> None:
+        news = self._roster.news()
+        self._news_at = now + NEWS_EVERY if news else NEVER
+        if news != self._news:
+            self._news = news
+            self._events.append(StartupNews(news))
+
+
+def broker_urls(settings: Settings) -> tuple[str, str]:
+    """The broker's URL for the client, and as pods on Kubernetes see it.
+
+    Raises:
+        SettingValueError: there is none that a pod can reach.
+    """
+    if settings.amqp_url is None:
+        raise SettingValueError(
+            "amqp_url is not set, and pods on Kubernetes cannot reach a broker of this machine's "
+            "own: give amqp_url (or K8SFUTURES_AMQP_URL) the URL of a RabbitMQ that they can "
+            "reach, as worker/rabbitmq.yaml starts one for a trial; or set pods='local' to run "
+            "on this machine"
+        )
+    pod_url = settings.pod_amqp_url or settings.amqp_url
+    address = parse_amqp_url(pod_url)
+    if _is_loopback(address.host):
+        name = "pod_amqp_url" if settings.pod_amqp_url else "amqp_url"
+        raise SettingValueError(
+            f"{name}={address.safe} is an address of each machine's own, where a pod on "
+            "Kubernetes would find itself: give pod_amqp_url (or K8SFUTURES_POD_AMQP_URL) the URL "
+            "of the same broker as pods see it"
+        )
+    return settings.amqp_url, pod_url
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1", "0.0.0.0"} or host.startswith("127.")  # noqa: S104
+
+
+def connect(settings: Settings) -> KubeApi:
+    """The cluster that the settings mean.
+
+    Raises:
+        ClusterError: there is no configuration, or it cannot be used.
+    """
+    return KubeApi(settings.kubeconfig, settings.context, settings.namespace)
+
+
+def delete_pool(settings: Settings, pool: str) -> int:
+    """Remove a pool from the cluster now: its Jobs, their pods and Secrets.
+
+    Calls that run have `manifests.GRACE` seconds to finish.
+
+    Args:
+        settings: say which cluster and namespace.
+        pool: the pool's name.
+
+    Returns:
+        How many pods were asked to end.
+
+    Raises:
+        ClusterError: the API could not be asked.
+    """
+    api = connect(settings)
+    try:
+        return Jobs(api, pool).delete_pool()
+    finally:
+        api.close()
+
+
+def _names(pods: list[dict[str, Any]]) -> set[str]:
+    return {pod["metadata"]["name"] for pod in pods}
+
+
+def _alive(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [pod for pod in pods if pod["status"].get("phase") not in {"Succeeded", "Failed"}]
+
+
+def _has_ended_pod(heard: Heard | _Wake) -> bool:
+    if isinstance(heard, Listed):
+        return True
+    if not isinstance(heard, Changed):
+        return False
+    return heard.deleted or heard.pod["status"].get("phase") in {"Succeeded", "Failed"}

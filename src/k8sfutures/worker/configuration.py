@@ -1,0 +1,100 @@
+"""What a pod is told at its start.
+
+One JSON object with ``url``, ``key`` (hexadecimal), ``pool``, ``name``, ``warm_for`` (seconds),
+and optionally ``cpu_ids`` (a list), ``processes`` (how many of them), ``node``, ``shape``,
+``pool_cpus``, ``connect_within`` and ``record`` (a file to remove when the pod takes no calls any
+more). It comes in a file or on standard input, because arguments and environment can be read by
+others; what is no secret may come in the environment, as ``K8SFUTURES_POD_CONFIG`` (the same
+object, without those fields), ``K8SFUTURES_POD_NAME`` and ``K8SFUTURES_NODE``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import cpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """What an agent needs to know.
+
+    Attributes:
+        name: the pod's, unique.
+        node: the machine that it runs on, for people.
+        key: signs the pool's messages.
+        cpu_ids: one CPU process each.
+        warm_for: seconds that the pod stays without a client.
+        shape: the settings that the pod was made with, as texts; for its clients.
+        pool_cpus: CPUs of the whole pool, or 0 where that is not known; for its clients.
+        connect_within: seconds that it has to find the broker for the first time, or None for
+            as long as it stays.
+    """
+
+    name: str
+    node: str
+    key: bytes = field(repr=False)
+    cpu_ids: list[int]
+    warm_for: float
+    shape: dict[str, str] = field(default_factory=dict)
+    pool_cpus: int = 0
+    connect_within: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodConfig:
+    """What the worker program needs to know.
+
+    Attributes:
+        url: the broker's.
+        pool: the pool's name.
+        record: a file to remove when the pod takes no calls any more, or None.
+        agent: for the agent.
+    """
+
+    url: str = field(repr=False)
+    pool: str
+    record: str | None
+    agent: AgentConfig
+
+
+def read(text: str, environ: Mapping[str, str]) -> PodConfig:
+    """The configuration of this pod.
+
+    Args:
+        text: from the file or standard input.
+        environ: the environment.
+
+    Raises:
+        ValueError: it is not one. The text shows nothing of it, as it has secrets.
+    """
+    try:
+        given: dict[str, Any] = json.loads(environ.get("K8SFUTURES_POD_CONFIG") or "{}")
+        given |= json.loads(text)
+        within = given.get("connect_within")
+        return PodConfig(
+            url=str(given["url"]),
+            pool=str(given["pool"]),
+            record=given.get("record"),
+            agent=AgentConfig(
+                name=str(given.get("name") or environ["K8SFUTURES_POD_NAME"]),
+                node=str(given.get("node") or environ.get("K8SFUTURES_NODE") or platform.node()),
+                key=bytes.fromhex(given["key"]),
+                cpu_ids=cpus.available(given.get("cpu_ids"), given.get("processes")),
+                warm_for=float(given["warm_for"]),
+                shape={str(key): str(value) for key, value in given.get("shape", {}).items()},
+                pool_cpus=int(given.get("pool_cpus", 0)),
+                connect_within=None if within is None else float(within),
+            ),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        words = f"{type(error).__name__}: {error}"
+        if isinstance(error, json.JSONDecodeError):
+            words = f"it is not JSON: {error.msg} at character {error.pos}"
+        raise ValueError(
+            f"this is not the configuration that a client gives its pods (a JSON object): {words}"
+        ) from None

@@ -1,0 +1,89 @@
+"""A RabbitMQ of the tests' own that pods can reach, at an address of this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from k8sfutures.rabbitmq_server import CONFIGURATION, environment, find_server
+
+
+class ClusterBroker:
+    """One node; `stop` ends it."""
+
+    def __init__(self, host: str, folder: Path) -> None:
+        self.host = host
+        self.folder = folder
+        self.port = _free_port(host)
+        self.password = secrets.token_hex(16)
+        self._start()
+
+    @property
+    def url(self) -> str:
+        return f"amqp://tests:{self.password}@{self.host}:{self.port}/%2F"
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "rabbitmq.conf").write_text(
+            CONFIGURATION.format(
+                host=self.host, port=self.port, user="tests", password=self.password
+            )
+        )
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        name = f"k8sfutures-tests-{os.getpid()}"
+        with (self.folder / "console.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_server()],
+                env=environment(name, self.folder, _free_port("127.0.0.1")),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while not self._greets():
+            assert self._process.poll() is None, (self.folder / "console.log").read_text()
+            assert time.monotonic() < deadline, "the broker did not come up"
+
+    def _greets(self) -> bool:
+        try:
+            with socket.create_connection((self.host, self.port), timeout=1) as connection:
+                connection.sendall(b"AMQP\x00\x00\x09\x01")
+                return connection.recv(1) == b"\x01"
+        except OSError:
+            time.sleep(0.1)
+            return False
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def restart(self) -> None:
+        """End it and start it again, at the same address; its queues are gone."""
+        self.stop()
+        self._start()
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as found:
+        return int(found.getsockname()[1])
+
+
+if __name__ == "__main__":  # by hand: python -m tests.kubernetes.broker HOST FOLDER
+    import sys
+
+    broker = ClusterBroker(sys.argv[1], Path(sys.argv[2]))
+    print(broker.url, flush=True)
+    poller = select.poll()
+    poller.poll()
