@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import __version__, cli_image
+from . import __version__, cli_image, cli_pool
 from .broker import ensure_local_broker, local_broker_status, stop_local_broker
 from .errors import K8sFuturesError
 from .pods.local import local_pods, stop_local_pods
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     stop.set_defaults(run=_pods_stop)
 
     cli_image.add_parser(commands)
+    cli_pool.add_parser(commands)
     return parser
 
 

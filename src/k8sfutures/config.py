@@ -101,11 +101,14 @@ class Settings:
         """
         names = _SHAPING if pods == "kubernetes" else ("worker_processes",)
         values = {name: getattr(self, name) for name in names}
-        return {
+        texts = {
             name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for name, value in values.items()
             if value is not None
         }
+        if "pod_template" in texts:  # it may hold what is not for everyone
+            texts["pod_template"] = hashlib.sha256(texts["pod_template"].encode()).hexdigest()[:12]
+        return texts
 
     def warm_for_seconds(self, pods: Pods) -> float:
         """Seconds that an unused pod stays: ``warm_for``, or the default where such pods run."""

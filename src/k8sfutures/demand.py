@@ -70,6 +70,7 @@ class Demand:
         """A pod takes no calls any more, for a reason that is known or not."""
         if self._attached.pop(pod, None) is not None:
             self._ask_when_busy = True
+            self._answering = self._answering and bool(self._attached)
         if not explained:
             self._unexplained.add(pod)
 

@@ -89,7 +89,7 @@ class ClusterError(K8sFuturesError):
     """The Kubernetes API did not do what it was asked to.
 
     Attributes:
-        status: its HTTP status, or None where it did not answer.
+        status: its HTTP status; 0 where it did not answer, None where it was not asked.
     """
 
     def __init__(

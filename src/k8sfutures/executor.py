@@ -42,6 +42,7 @@ from .manager import Manager
 from .maps import Map
 from .outcomes import once_more, stand_alone
 from .pods import Credentials, PodSource
+from .pods.pool import Pool
 from .pods.selection import pod_source
 from .serialization import blame, dumps
 
@@ -136,6 +137,7 @@ class K8sRabbitExecutor(Executor):
         self._max_workers = plan["max_workers"]
         self._pid = os.getpid()
         self._pool = pool
+        self._delete_pool = source.delete_pool
         self._call_ids = itertools.count(1)
         self._map_ids = itertools.count(1)
         self._manager = Manager(Plan(name=name, pool=pool, source=source, connect=connect, **plan))
@@ -266,9 +268,9 @@ class K8sRabbitExecutor(Executor):
     # --- beyond the standard library
 
     @property
-    def pool_name(self) -> str:
-        """The name of the warm pool that this executor uses."""
-        return self._pool
+    def pool(self) -> Pool:
+        """The warm pool that this executor uses: its name, and a way to remove it."""
+        return Pool(self._pool, self._delete_pool)
 
     @property
     def _broken(self) -> ExecutorBroken | None:

@@ -201,6 +201,14 @@ def _crash(body: bytes, function: str) -> WorkerCrashed:
     else:
         how = f"exited with code {code}"
     hint = _HINTS.get(number, "") if number is not None else _EXIT_HINT
+    if story.get("out_of_memory"):
+        limit = story.get("memory_limit")
+        of = "" if limit is None else f" of {limit >> 20} MiB"
+        hint = (
+            f" by the kernel, because the memory{of} of its pod was used up: give pods more "
+            "(setting memory), have fewer calls at once in each (worker_processes), or let calls "
+            "use less"
+        )
     return WorkerCrashed(
         f"the CPU process that ran {function} {how}{hint} "
         f"(pod {story['pod']}, CPU id {story['cpu_id']}, pid {story['pid']}); "

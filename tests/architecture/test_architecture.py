@@ -29,8 +29,18 @@ IMPURE = (
     *("datetime", "time"),  # clocks: `now` is an argument
     *("pika", "socket", "socketserver", "ssl"),
 )
-SHELLS = ("amqp", "broker", "cli", "cli_image", "container_tools", "demo", "executor", "image")
-SHELLS += ("manager", "pods")
+SHELLS = (
+    "amqp",
+    "broker",
+    "cli",
+    "cli_image",
+    "cli_pool",
+    "container_tools",
+    "demo",
+    "executor",
+    "image",
+)
+SHELLS += ("image", "manager", "pods")
 FUTURE_SETTERS = ("set_exception", "set_result", "set_running_or_notify_cancel")
 LONGEST_MODULE = 450
 

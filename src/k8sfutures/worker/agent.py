@@ -46,6 +46,7 @@ from .bodies import Bodies
 from .configuration import AgentConfig
 from .dispatch import SIGKILL, Dispatcher
 from .instructions import Feed, Kill, Retire, Send, Steal
+from .memory import MemoryVerdict
 from .processes import STARTED, Channels, ZygoteHandle, ending
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Agent:
         self._channels: dict[int, Channels] = {}  # by CPU id
         self._retired: dict[int, Channels] = {}  # by pid
         self._bodies = Bodies()
+        self._memory = MemoryVerdict()
         self._last_heard: dict[str, float] = {}
         self._carrying_out = False
         self._flush_due = False
@@ -391,6 +393,8 @@ class Agent:
         frames = channels.read_rest()
         unclaimed = channels.unclaimed()
         story = {"pod": self._config.name, "cpu_id": cpu_id, "pid": pid, **ending(status)}
+        if self._memory.killed() and story["signal"] == SIGKILL:
+            story |= {"out_of_memory": True, "memory_limit": self._memory.limit}
         logger.warning("CPU process ended: %s", story)
         self._stop_reading(channels)
         channels.close()

@@ -92,8 +92,10 @@ def read(text: str, environ: Mapping[str, str]) -> PodConfig:
             ),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        words = f"{type(error).__name__}: {error}"
-        if isinstance(error, json.JSONDecodeError):
+        words = "a field has a value that cannot be"
+        if isinstance(error, KeyError):
+            words = f"it has no {error}"
+        elif isinstance(error, json.JSONDecodeError):
             words = f"it is not JSON: {error.msg} at character {error.pos}"
         raise ValueError(
             f"this is not the configuration that a client gives its pods (a JSON object): {words}"

@@ -51,7 +51,7 @@ def choose(cpuset: set[int], online: set[int] | None, allotted: Sequence[int] | 
     if allotted is None:
         return sorted(cpuset)
     if cpuset == online:
-        return sorted(set(allotted))
+        return sorted(set(allotted)) or sorted(cpuset)
     kept = [cpu for cpu in allotted if cpu in cpuset]
     others = sorted(cpuset.difference(kept))
     return sorted(kept + others[: len(allotted) - len(kept)]) or sorted(cpuset)

@@ -16,6 +16,9 @@ from typing import Any, Final
 
 from ...errors import ClusterError
 
+NO_ANSWER: Final = 0
+"""Status of a `ClusterError` where the API did not answer."""
+
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 WATCH_SECONDS: Final = 240
@@ -169,7 +172,8 @@ class KubeApi:
         return ClusterError(
             f"the Kubernetes API at {self.server} ({self.origin}) does not answer: "
             f"{_innermost(error)}; is the cluster up, and is this the right one "
-            "(settings kubeconfig and context)?"
+            "(settings kubeconfig and context)?",
+            status=NO_ANSWER,
         )
 
     def _refused(self, method: str, path: str, response: Any) -> ClusterError:

@@ -5,6 +5,7 @@ Pure: dictionaries in, records out. Amounts of CPU are thousandths (``m``), of m
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,12 @@ from .labels import CPU_IDS, NODE, POOL, POOL_NAME, is_ours
 
 Json = Mapping[str, Any]
 
-_QUANTITY: Final = re.compile(r"([+-]?[0-9.]+)(m|k|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?")
+_NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_QUANTITY: Final = re.compile(rf"({_NUMBER})(n|u|m|k|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?")
 _SUFFIXES: Final[dict[str | None, Decimal]] = {
     None: Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
     "m": Decimal("0.001"),
     "k": Decimal(10**3),
     **{letter: Decimal(1000 ** (n + 2)) for n, letter in enumerate("MGTPE")},
@@ -47,8 +51,8 @@ def quantity(value: str | float | None) -> Decimal:
 
 
 def millicores(value: str | float | None) -> int:
-    """An amount of CPU, in thousandths."""
-    return int(quantity(value) * 1000)
+    """An amount of CPU, in thousandths, rounded up as the scheduler does."""
+    return math.ceil(quantity(value) * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Node:
         refusal: why no pod of ours can be there, or "".
         users: by CPU id, how many CPU processes of ours have it, in pods of any pool.
         holdings: what pools of k8sfutures have requested there.
+        ordinals: numbers of the pods that our own pool has there.
     """
 
     name: str
@@ -84,6 +89,7 @@ class Node:
     refusal: str = ""
     users: dict[int, int] = field(default_factory=dict)
     holdings: list[Holding] = field(default_factory=list)
+    ordinals: set[int] = field(default_factory=set)
 
     def take(self, cpu: int, memory: int, cpu_ids: Iterable[int]) -> None:
         """A pod is there, or will be."""
@@ -92,6 +98,13 @@ class Node:
         self.pods_free -= 1
         for cpu_id in cpu_ids:
             self.users[cpu_id] = self.users.get(cpu_id, 0) + 1
+
+    def new_ordinal(self, wanted: int) -> int:
+        """A number for a new pod that none of our pool has there: this one, if it is free."""
+        while wanted in self.ordinals:
+            wanted += 1
+        self.ordinals.add(wanted)
+        return wanted
 
     def free_ids(self, count: int) -> list[int]:
         """So many CPU ids, those first that no process of ours has."""
@@ -175,11 +188,13 @@ def requests(spec: Json) -> tuple[int, int]:
     for container in spec.get("containers") or ():
         wants_cpu, wants_memory = _wants(container)
         cpu, memory = cpu + wants_cpu, memory + wants_memory
+    cpu, memory = max(cpu, peak_cpu), max(memory, peak_memory)
+    # As of Kubernetes 1.32 a pod can say it of itself as a whole.
+    whole = (spec.get("resources") or {}).get("requests") or {}
+    cpu = millicores(whole["cpu"]) if "cpu" in whole else cpu
+    memory = int(quantity(whole["memory"])) if "memory" in whole else memory
     overhead = spec.get("overhead") or {}
-    return (
-        max(cpu, peak_cpu) + millicores(overhead.get("cpu")),
-        max(memory, peak_memory) + int(quantity(overhead.get("memory"))),
-    )
+    return cpu + millicores(overhead.get("cpu")), memory + int(quantity(overhead.get("memory")))
 
 
 def _wants(container: Json) -> tuple[int, int]:

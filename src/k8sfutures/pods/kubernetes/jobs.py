@@ -71,7 +71,7 @@ class Jobs:
         *,
         pool_cpus: int,
         is_dead: Callable[[str], bool],
-    ) -> list[str]:
+    ) -> dict[str, str]:
         """Make a Job for each placement, and the Secrets that they read.
 
         Args:
@@ -82,7 +82,8 @@ class Jobs:
             is_dead: whether the pod of a Job of this name is known to have ended.
 
         Returns:
-            Names of the Jobs: ours, and those that another client has just made in their place.
+            The Jobs' uids by their names: ours, and, with none, those that another client has
+            just made in their place.
 
         Raises:
             ClusterError: not one could be made.
@@ -114,7 +115,8 @@ class Jobs:
             logger.warning("a pod could not be asked for: %s", problem)
         if created:
             self._tell(created, secret, pull_secret, access)
-        return [*(one["metadata"]["name"] for one in created), *others]
+        made = {one["metadata"]["name"]: one["metadata"]["uid"] for one in created}
+        return dict.fromkeys(others, "") | made
 
     def _create(self, body: Json, is_dead: Callable[[str], bool]) -> Json:
         name = body["metadata"]["name"]
@@ -160,9 +162,17 @@ class Jobs:
         """
         return self._api.delete(f"{self._path}/{name}")
 
-    def delete_pool(self) -> int:
-        """Remove every Job of the pool, and with them their pods and Secrets; returns how many."""
-        jobs = self._api.list(self._path, labelSelector=selector_of(self._pool))[0]
+    def delete_all(self, selector: str | None = None) -> int:
+        """Remove Jobs, and with them their pods and Secrets.
+
+        Args:
+            selector: of labels; the pool's by default.
+
+        Returns:
+            How many there were.
+        """
+        selector = selector or selector_of(self._pool)
+        jobs = self._api.list(self._path, labelSelector=selector)[0]
         gone: list[bool] = []
         _in_parallel(lambda one: gone.append(self.delete(one["metadata"]["name"])), jobs)
         return sum(gone)

@@ -59,6 +59,17 @@ class PodSpec:
     template: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def every_node_selector(self) -> dict[str, str]:
+        """The setting's, and the template's."""
+        spec = self.template.get("spec") or {}
+        return {**self.node_selector, **(spec.get("nodeSelector") or {})}
+
+    @property
+    def every_toleration(self) -> list[Mapping[str, Any]]:
+        """The setting's, and the template's."""
+        return [*self.tolerations, *((self.template.get("spec") or {}).get("tolerations") or ())]
+
+    @property
     def shape_digest(self) -> str:
         """Short for the shape."""
         return digest(json.dumps(dict(self.shape), sort_keys=True))
@@ -66,8 +77,12 @@ class PodSpec:
 
 def job_name(pool: str, placement: Placement) -> str:
     """The Job's name: two clients that want the same pod at once both call it by this."""
-    first = placement.cpu_ids[0]
-    return f"k8sfutures-{digest(pool)}-{digest(placement.node, 8)}-{first}"
+    return f"k8sfutures-{digest(pool)}-{digest(placement.node, 8)}-{placement.ordinal}"
+
+
+def ordinal_of(name: str) -> int:
+    """The number of a pod among those of its pool on its node, from its Job's name."""
+    return int(name.rpartition("-")[2])
 
 
 def job(
@@ -204,37 +219,42 @@ def _only_on(node: str) -> dict[str, Any]:
     }
 
 
-def merged(base: Any, over: Any) -> Any:
+_KEYS: Final = {"volumeMounts": "mountPath", "ports": "containerPort"}
+"""What tells the items of a list from each other, where it is not their name."""
+
+
+def merged(base: Any, over: Any, key: str = "name") -> Any:
     """A manifest with another laid over it, as a strategic merge patch would be.
 
     Args:
         base: ours.
         over: the user's. Mappings are merged, and None takes a field away. Lists of things with
-            a name (containers, volumes, variables) are merged by name; to other lists it adds.
+            a name (containers, volumes, variables) are merged by name, mounts by their path; to
+            other lists it adds.
+        key: what tells the items of lists from each other.
 
     Returns:
         A new manifest.
     """
-    if isinstance(base, Mapping) and isinstance(over, Mapping):
-        result = {key: value for key, value in base.items() if key not in over}
-        for key, value in over.items():
+    if isinstance(over, Mapping):
+        base = base if isinstance(base, Mapping) else {}
+        result = {field: value for field, value in base.items() if field not in over}
+        for field, value in over.items():
             if value is not None:
-                result[key] = merged(base.get(key), value)
+                result[field] = merged(base.get(field), value, _KEYS.get(field, "name"))
         return result
     if isinstance(base, list) and isinstance(over, list):
-        named = {item["name"]: item for item in over if _is_named(item)}
-        result_list = [
-            merged(item, named.pop(item["name"]))
-            if _is_named(item) and item["name"] in named
-            else item
+        theirs = {item[key]: item for item in over if _has(item, key)}
+        ours = {item[key] for item in base if _has(item, key)}
+        return [
+            merged(item, theirs[item[key]]) if _has(item, key) and item[key] in theirs else item
             for item in base
-        ]
-        return result_list + [item for item in over if not _is_named(item) or item["name"] in named]
+        ] + [item for item in over if not (_has(item, key) and item[key] in ours)]
     return over
 
 
-def _is_named(item: object) -> bool:
-    return isinstance(item, Mapping) and "name" in item
+def _has(item: object, key: str) -> bool:
+    return isinstance(item, Mapping) and key in item
 
 
 # --- secrets

@@ -16,11 +16,15 @@ class Size:
         processes: its CPU processes, or None for as many as its node has CPUs left.
         cpu: thousandths of a CPU that it requests, or None for a whole one for each process.
         memory: bytes that it requests, 0 where that was not said.
+        extra_cpu: thousandths of a CPU that it requests besides, for containers of the user's.
+        extra_memory: bytes likewise.
     """
 
     processes: int | None = None
     cpu: int | None = None
     memory: int = 0
+    extra_cpu: int = 0
+    extra_memory: int = 0
 
     @property
     def fixed(self) -> tuple[int, int] | None:
@@ -34,11 +38,19 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One pod to start: where, with which CPU ids, and what it requests."""
+    """One pod to start.
+
+    Attributes:
+        node: where.
+        cpu_ids: one for each of its CPU processes.
+        cpu: thousandths of a CPU that it requests.
+        ordinal: its number among the pods of its pool on that node.
+    """
 
     node: str
     cpu_ids: tuple[int, ...]
     cpu: int
+    ordinal: int
 
 
 def place(nodes: Iterable[Node], size: Size, wanted: int | None) -> list[Placement]:
@@ -65,8 +77,9 @@ def place(nodes: Iterable[Node], size: Size, wanted: int | None) -> list[Placeme
         if size.fixed is None and left is not None and left < processes:
             processes, cpu = left, left * 1000
         ids = node.free_ids(processes)
-        node.take(cpu, size.memory, ids)
-        placements.append(Placement(node.name, tuple(ids), cpu))
+        node.take(cpu + size.extra_cpu, size.memory + size.extra_memory, ids)
+        ordinal = node.new_ordinal(ids[0])
+        placements.append(Placement(node.name, tuple(ids), cpu, ordinal))
         if left is not None:
             left -= processes
     return placements
@@ -74,13 +87,14 @@ def place(nodes: Iterable[Node], size: Size, wanted: int | None) -> list[Placeme
 
 def _room(node: Node, size: Size) -> tuple[int, int] | None:
     """CPU processes and thousandths of a CPU of the next pod on a node; None for no room."""
-    if node.pods_free < 1 or node.memory_free < size.memory:
+    if node.pods_free < 1 or node.memory_free < size.memory + size.extra_memory:
         return None
+    free = node.cpu_free - size.extra_cpu
     if size.fixed is None:
-        processes = min(node.cpus, node.cpu_free // 1000)
+        processes = min(node.cpus, free // 1000)
         return (processes, processes * 1000) if processes >= 1 else None
     processes, cpu = size.fixed
-    return (processes, cpu) if cpu <= node.cpu_free and processes <= node.cpus else None
+    return (processes, cpu) if cpu <= free and processes <= node.cpus else None
 
 
 def _choose(nodes: Sequence[Node], rooms: dict[str, tuple[int, int]], left: int | None) -> Node:
@@ -101,6 +115,7 @@ def _why_not_there(node: Node, size: Size) -> str:
     if node.refusal:
         return node.refusal
     processes, cpu = size.fixed or (1, 1000)
+    cpu += size.extra_cpu
     if cpu > node.cpu:
         return f"has {cpus(node.cpu)} CPUs in all, and a pod wants {cpus(cpu)}"
     if processes > node.cpus:
@@ -110,8 +125,9 @@ def _why_not_there(node: Node, size: Size) -> str:
             f"has {cpus(max(0, node.cpu_free))} of {cpus(node.cpu)} CPUs free, "
             f"and a pod wants {cpus(cpu)}{_held_by(node)}"
         )
-    if size.memory > node.memory_free:
-        free, wanted = node.memory_free >> 20, size.memory >> 20
+    memory = size.memory + size.extra_memory
+    if memory > node.memory_free:
+        free, wanted = max(0, node.memory_free) >> 20, -(-memory >> 20)
         return f"has {free} MiB of memory free, and a pod wants {wanted} MiB"
     if node.pods_free < 1:
         return "takes no more pods (it has as many as it may)"

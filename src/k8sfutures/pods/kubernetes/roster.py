@@ -57,9 +57,11 @@ class Roster:
         self._stories: dict[str, Story] = {}
         self._stuck_since: dict[str, float] = {}
         self._told: set[str] = set()
+        self._vanished: list[str] = []  # Jobs that were deleted before they had a pod
         self._without_pod: dict[str, float] = {}  # Job -> when it was made
         self._refusals: dict[str, str] = {}  # Job -> why its pod cannot be created
         self._nodes: dict[str, str] = {}  # Job -> node
+        self._uids: dict[str, str] = {}  # uid -> Job
 
     # --- what is heard
 
@@ -88,25 +90,32 @@ class Roster:
         if known is not None and known.state is State.ENDED:
             return  # how it ended is known; that it is deleted afterwards says less
         self._stories[story.name] = story
-        self._without_pod.pop(story.job, None)
-        self._refusals.pop(story.job, None)
+        self._forget_job(story.job)
         if story.state is State.STUCK:
             self._stuck_since.setdefault(story.name, now)
         else:
             self._stuck_since.pop(story.name, None)
 
-    def expect(self, job: str, node: str, now: float) -> None:
+    def expect(self, job: str, uid: str, node: str, now: float) -> None:
         """A Job has been made, or was found; it will have a pod."""
         self._nodes[job] = node
+        self._uids[uid] = job
         if not any(story.job == job and self._is_there(story) for story in self._stories.values()):
             self._without_pod.setdefault(job, now)
 
     def refused(self, reasons: Mapping[str, str], now: float) -> None:
-        """Kubernetes says why it cannot create the pods of these Jobs."""
-        for job, reason in reasons.items():
+        """Kubernetes says why it cannot create the pods of these Jobs, by their uids."""
+        for uid, reason in reasons.items():
+            job = self._uids.get(uid)
             if job in self._without_pod and job not in self._refusals:
                 self._refusals[job] = reason
                 self._stuck_since.setdefault(job, now)
+
+    def jobs_are(self, jobs: Iterable[str]) -> None:
+        """These are all Jobs there are; another that has no pod will never have one."""
+        self._vanished += sorted(set(self._without_pod).difference(jobs))
+        for job in self._vanished:
+            self._forget_job(job)
 
     # --- what follows
 
@@ -127,6 +136,11 @@ class Roster:
                 words = f"Kubernetes cannot create a pod for node {node}: {reason}"
                 found.append(Ending(job, job, node, words, failed=True, stuck=True))
                 self._forget_job(job)
+        for job in self._vanished:
+            node = self._nodes.get(job, "?")
+            words = f"the Job {job} for node {node} was deleted"
+            found.append(Ending(job, job, node, words, failed=False, stuck=False))
+        self._vanished.clear()
         return found
 
     def deadline(self) -> float:
@@ -161,11 +175,6 @@ class Roster:
 
     def _is_there(self, story: Story) -> bool:
         return story.state is not State.ENDED and story.name not in self._told
-
-    def forget_dead_jobs(self, jobs: Iterable[str]) -> None:
-        """These Jobs are not there any more."""
-        for job in jobs:
-            self._forget_job(job)
 
     # --- what can be asked
 

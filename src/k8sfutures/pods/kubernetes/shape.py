@@ -8,7 +8,8 @@ from typing import Any
 from ...config import Settings
 from ...errors import SettingValueError
 from ...image import default_image
-from .capacity import millicores, quantity
+from .capacity import millicores, quantity, requests
+from .labels import CONTAINER
 from .manifests import PodSpec
 from .placement import Size
 
@@ -45,7 +46,16 @@ def pod_spec(settings: Settings, pool: str) -> PodSpec:
 
 def size_of(settings: Settings) -> Size:
     """How large a pod is."""
+    template = settings.pod_template or {}
+    others = [
+        container
+        for container in (template.get("spec") or {}).get("containers") or ()
+        if container.get("name") != CONTAINER
+    ]
+    extra_cpu, extra_memory = requests({**(template.get("spec") or {}), "containers": others})
     return Size(
+        extra_cpu=extra_cpu,
+        extra_memory=extra_memory,
         processes=settings.worker_processes,
         cpu=None if settings.cpu is None else millicores(settings.cpu),
         memory=0 if settings.memory is None else int(quantity(settings.memory)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,12 +15,13 @@ from ...config import Settings
 from ...errors import ClusterError, PodsUnavailable, SettingValueError
 from ...outcomes import thread_died
 from .. import CpusHeld, Credentials, Need, PodEnded, PodEvent, PodsFailed, StartupNews
-from .api import KubeApi
+from .api import NO_ANSWER, KubeApi
 from .capacity import Node, cpu_ids_of, not_ready, read_nodes
 from .jobs import Access, Jobs, has_ended
 from .labels import NODE, SELECTOR, SHAPE
-from .manifests import PodSpec, job_name
+from .manifests import PodSpec, job_name, ordinal_of
 from .placement import Size, place, why_not
+from .pools import connect, delete_pool
 from .roster import NEVER, Ending, Roster
 from .shape import pod_spec, registry_of, size_of
 from .stories import State, refused_creations
@@ -91,15 +93,26 @@ class KubernetesPods:
 
     def ensure(self, credentials: Credentials, need: Need) -> None:
         """Make Jobs for the CPUs that are missing, where nodes have room."""
+        self._ensure(credentials, need, may_wait=True)
+
+    def _ensure(self, credentials: Credentials, need: Need, *, may_wait: bool) -> None:
         self._need, self._credentials = need, credentials
         self._yield_until = NEVER
         if need.unexplained - self._unexplained:
             self._unexplained |= need.unexplained
             self._explain_at = time.monotonic()
-        try:
-            self._provision(self._connected(), credentials, need)
-        except ClusterError as error:
-            self._cannot(str(error), error)
+        deadline = time.monotonic() + API_PATIENCE
+        while True:
+            try:
+                self._provision(self._connected(), credentials, need, may_wait=may_wait)
+                return
+            except ClusterError as error:
+                again = error.status == NO_ANSWER and not need.attached
+                if not again or time.monotonic() > deadline:
+                    self._cannot(str(error), error)
+                    return
+                logger.info("%s; trying again", error)
+            threading.Event().wait(API_PAUSE)  # for the API, which tells nobody when it is back
 
     def _cannot(self, text: str, cause: BaseException | None = None) -> None:
         """No pod can be started; that is the end only where none is there."""
@@ -144,17 +157,24 @@ class KubernetesPods:
             self._api = connect(self._settings)
         return self._api
 
-    def _provision(self, api: KubeApi, credentials: Credentials, need: Need) -> None:
+    def _provision(
+        self, api: KubeApi, credentials: Credentials, need: Need, *, may_wait: bool
+    ) -> None:
+        """Make the Jobs; where there is no room, others may be asked to make some."""
         jobs = Jobs(api, self._pool)
         nodes, pods, every_job = self._survey(api, jobs)
         mine = [one for one in jobs.of_pool(every_job) if not has_ended(one)]
         self._refuse_mixture(mine)
         now = time.monotonic()
         starting = 0
+        by_name = {node.name: node for node in nodes}
         for one in mine:
             name = one["metadata"]["name"]
             if not self._roster.is_dead(name):
-                self._roster.expect(name, one["metadata"]["annotations"].get(NODE, "?"), now)
+                where = one["metadata"]["annotations"].get(NODE, "?")
+                self._roster.expect(name, one["metadata"]["uid"], where, now)
+                if where in by_name:
+                    by_name[where].ordinals.add(ordinal_of(name))
                 pod = self._roster.pod_of(name)
                 if pod not in need.attached and pod not in need.unexplained:
                     starting += len(cpu_ids_of(one["metadata"]))
@@ -163,20 +183,22 @@ class KubernetesPods:
         placements = place(nodes, self._size, missing)
         if placements:
             total = have + sum(len(one.cpu_ids) for one in placements)
-            names = jobs.start(
+            # Where others have CPUs that may become free, what there is now is not all.
+            complete = need.cpus is None and not self._others(nodes)
+            made = jobs.start(
                 self._spec,
                 placements,
                 Access(self._pod_url, credentials.key, registry_of(self._settings)),
-                pool_cpus=total if need.cpus is None else 0,
+                pool_cpus=total if complete else 0,
                 is_dead=self._roster.is_dead,
             )
             nodes_of = {job_name(self._pool, one): one.node for one in placements}
             logger.info("asked for pods of pool %s: %s", self._pool, nodes_of)
-            for name in names:
-                self._roster.expect(name, nodes_of[name], now)
+            for name, uid in made.items():
+                self._roster.expect(name, uid, nodes_of[name], now)
             self._news_at = now + NEWS_EVERY
         short = missing is None or missing > sum(len(one.cpu_ids) for one in placements)
-        if short:
+        if short and may_wait:
             self._ask_others_to_yield(nodes)
         if not have and not placements and self._yield_until == NEVER:
             self._cannot(f"no node has room for one: {why_not(nodes, self._size)}")
@@ -193,6 +215,7 @@ class KubernetesPods:
             self._watcher = Watcher(api, version, self._inbox.put)
             self._watcher.start()
         every_job = jobs.all()
+        self._roster.jobs_are(one["metadata"]["name"] for one in every_job)
         # From the API server's memory, not its database: there may be thousands.
         active = "status.phase!=Succeeded,status.phase!=Failed"
         pods, _ = api.list("/api/v1/pods", fieldSelector=active, resourceVersion="0", limit="")
@@ -201,8 +224,8 @@ class KubernetesPods:
             raw_nodes,
             [pod for pod in pods if (pod["metadata"]["name"] not in _names(ours))] + _alive(ours),
             [one for one in every_job if not has_ended(one)],
-            selector=self._spec.node_selector,
-            tolerations=self._spec.tolerations,
+            selector=self._spec.every_node_selector,
+            tolerations=self._spec.every_toleration,
         )
         for node in nodes:
             if not node.refusal and node.name in self._avoid:
@@ -221,14 +244,18 @@ class KubernetesPods:
                     "with, or another pool, or remove that one (k8sfutures pool delete)"
                 )
 
-    def _ask_others_to_yield(self, nodes: list[Node]) -> None:
-        others = {
+    def _others(self, nodes: list[Node]) -> set[str]:
+        """Other pools that have CPUs which we could use."""
+        return {
             holding.pool
             for node in nodes
             if not node.refusal
             for holding in node.holdings
             if holding.pool != self._pool
         }
+
+    def _ask_others_to_yield(self, nodes: list[Node]) -> None:
+        others = self._others(nodes)
         if others:
             self._events.append(CpusHeld(tuple(sorted(others))))
             self._yield_until = time.monotonic() + YIELD_PATIENCE
@@ -267,13 +294,13 @@ class KubernetesPods:
             case _Wake():
                 return
         if self._yield_until != NEVER and _has_ended_pod(heard):
-            self._again()
+            self._again(may_wait=True)
 
-    def _again(self) -> None:
-        """CPUs may be free now that were not."""
+    def _again(self, *, may_wait: bool) -> None:
+        """CPUs may be free now that were not; or nobody has made room, and that is that."""
         if self._credentials is not None:
             until, self._yield_until = self._yield_until, NEVER
-            self.ensure(self._credentials, self._need)
+            self._ensure(self._credentials, self._need, may_wait=may_wait)
             if self._yield_until != NEVER:
                 self._yield_until = until  # no longer than we have said at first
 
@@ -282,33 +309,29 @@ class KubernetesPods:
         try:
             late = self._roster.without_pod(now)
             if late:
-                self._roster.refused(self._refusals(), now)
+                self._ask_about_jobs(now)
             for ending in self._roster.endings(now):
                 self._tell(ending)
             if now >= self._explain_at:
                 self._explain(now)
+            if now >= self._yield_until:
+                self._again(may_wait=False)
         except ClusterError as error:
             logger.warning("cannot ask Kubernetes about the pods: %s", error)
-        if now >= self._yield_until:
-            self._yield_until = NEVER
-            self._nobody_yielded()
+            self._explain_at = now + EXPLAIN_EVERY if self._unexplained else NEVER
         if now >= self._news_at or self._news:
             self._tell_news(now)
 
-    def _nobody_yielded(self) -> None:
-        if self._roster.on_the_way() or self._need.attached or self._credentials is None:
-            return
+    def _ask_about_jobs(self, now: float) -> None:
+        """Some should have a pod by now: are they there, and what hinders them?"""
         api = self._connected()
-        nodes, _, _ = self._survey(api, Jobs(api, self._pool))
-        self._cannot(f"no node has room for one: {why_not(nodes, self._size)}")
-
-    def _refusals(self) -> dict[str, str]:
-        api = self._connected()
+        jobs = Jobs(api, self._pool).all()
+        self._roster.jobs_are(one["metadata"]["name"] for one in jobs if not has_ended(one))
         events, _ = api.list(
             f"/api/v1/namespaces/{api.namespace}/events",
             fieldSelector="involvedObject.kind=Job,reason=FailedCreate",
         )
-        return refused_creations(events)
+        self._roster.refused(refused_creations(events), now)
 
     def _tell(self, ending: Ending) -> None:
         if ending.failed:
@@ -379,37 +402,6 @@ def broker_urls(settings: Settings) -> tuple[str, str]:
 
 def _is_loopback(host: str) -> bool:
     return host in {"localhost", "::1", "0.0.0.0"} or host.startswith("127.")  # noqa: S104
-
-
-def connect(settings: Settings) -> KubeApi:
-    """The cluster that the settings mean.
-
-    Raises:
-        ClusterError: there is no configuration, or it cannot be used.
-    """
-    return KubeApi(settings.kubeconfig, settings.context, settings.namespace)
-
-
-def delete_pool(settings: Settings, pool: str) -> int:
-    """Remove a pool from the cluster now: its Jobs, their pods and Secrets.
-
-    Calls that run have `manifests.GRACE` seconds to finish.
-
-    Args:
-        settings: say which cluster and namespace.
-        pool: the pool's name.
-
-    Returns:
-        How many pods were asked to end.
-
-    Raises:
-        ClusterError: the API could not be asked.
-    """
-    api = connect(settings)
-    try:
-        return Jobs(api, pool).delete_pool()
-    finally:
-        api.close()
 
 
 def _names(pods: list[dict[str, Any]]) -> set[str]:

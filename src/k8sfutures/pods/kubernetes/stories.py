@@ -28,6 +28,11 @@ _STUCK: Final = frozenset(
 )
 """Reasons of a waiting container that time alone does not mend."""
 
+_NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
+
+_DISRUPTED: Final = frozenset({"Evicted", "Preempting", "NodeShutdown", "Shutdown", "Terminated"})
+"""Reasons of a pod that its kubelet has ended."""
+
 _IMAGE_HINT: Final = (
     "; the image (setting image) must be built for this version, and be where the nodes can get "
     "it: see k8sfutures image"
@@ -85,24 +90,30 @@ def story_of(pod: Json, *, deleted: bool = False) -> Story:
         said = f"pod {name} on node {node} {words}"
         return Story(name, node, job, state, said, failed=failed, at_start=at_start)
 
+    if status.get("phase") == "Failed" and not metadata.get("deletionTimestamp"):
+        evicted, never_ran = _why_disrupted(status), not _containers(status)
+        if evicted:
+            return tell(State.ENDED, f"was evicted: {evicted}", failed=True, at_start=never_ran)
     ended = _container(status, "terminated")
     if ended is not None:
         words, failed, at_start = _how_it_ended(ended, pod)
         return tell(State.ENDED, words, failed=failed, at_start=at_start)
     if status.get("phase") in {"Failed", "Succeeded"}:
         words = _because(status.get("reason"), status.get("message")) or "without saying why"
-        how = "was evicted" if status.get("reason") == "Evicted" else "failed"
-        how = f"{how}: {words}" if status["phase"] == "Failed" else "has ended"
+        how = f"failed: {words}" if status["phase"] == "Failed" else "has ended"
         return tell(State.ENDED, how, failed=status["phase"] == "Failed", at_start=True)
     if deleted:
         return tell(State.ENDED, f"was deleted{_why_deleted(pod)}", failed=True)
+    for container in _containers(status):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _STUCK:
+            words = _because(waiting.get("reason"), waiting.get("message"))
+            hint = _IMAGE_HINT if "Image" in waiting["reason"] else ""
+            image = container.get("image") or _worker(spec)["image"]
+            return tell(State.STUCK, f"cannot start image {image}: {words}{hint}")
     waiting = _container(status, "waiting")
     if waiting is not None:
         words = _because(waiting.get("reason"), waiting.get("message")) or "is waiting"
-        if waiting.get("reason") in _STUCK:
-            image = _worker(spec)["image"]
-            hint = _IMAGE_HINT if "Image" in waiting["reason"] else ""
-            return tell(State.STUCK, f"cannot start image {image}: {words}{hint}")
         return tell(State.STARTING, f"is starting ({words})")
     if _container(status, "running") is not None:
         if metadata.get("deletionTimestamp"):
@@ -115,9 +126,12 @@ def story_of(pod: Json, *, deleted: bool = False) -> Story:
     return tell(State.STARTING, "is waiting to be started")
 
 
-def with_deadline(story: Story, cause: str) -> Story:
-    """A story that Kubernetes has not finished: a pod that came to nothing in good time."""
-    return Story(story.name, story.node, story.job, State.STUCK, f"{story.words} {cause}")
+def _containers(status: Json) -> list[Json]:
+    """The states of all containers of a pod, in the order in which they start."""
+    return [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ]
 
 
 def _container(status: Json, state: str) -> Json | None:
@@ -143,7 +157,11 @@ def _how_it_ended(ended: Json, pod: Json) -> tuple[str, bool, bool]:
     log = f"; its log ends with:\n{_indented(said)}" if said else ""
     if code == 0:
         return f"has ended{log}", False, False
-    at_start = between(ended.get("startedAt"), ended.get("finishedAt")) < AT_START
+    # One that the runtime could not start has no time of its start, and so 1970.
+    at_start = (
+        reason in _NOT_STARTED
+        or between(ended.get("startedAt"), ended.get("finishedAt")) < AT_START
+    )
     if reason == "OOMKilled":
         limit = (_worker(pod["spec"]).get("resources") or {}).get("limits") or {}
         words = f"with the limit {limit['memory']}" if "memory" in limit else "without a limit"
@@ -157,11 +175,19 @@ def _how_it_ended(ended: Json, pod: Json) -> tuple[str, bool, bool]:
 
 
 def _why_deleted(pod: Json) -> str:
-    # As of Kubernetes 1.26 a condition says who did it: eviction, preemption, a taint.
-    for condition in (pod.get("status") or {}).get("conditions") or ():
+    why = _why_disrupted(pod.get("status") or {})
+    return f" ({why or 'by a user, an eviction or a drain of its node'})"
+
+
+def _why_disrupted(status: Json) -> str:
+    """Who evicted or preempted a pod, and why; "" where nobody has."""
+    # As of Kubernetes 1.26 a condition says so; before, the status of a pod that its kubelet ended.
+    for condition in status.get("conditions") or ():
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            return f" ({_because(condition.get('reason'), condition.get('message'))})"
-    return " (by a user, an eviction or a drain of its node)"
+            return _because(condition.get("reason"), condition.get("message"))
+    if status.get("reason") in _DISRUPTED:
+        return _because(status.get("reason"), status.get("message"))
+    return ""
 
 
 def _because(reason: str | None, message: str | None) -> str:
@@ -173,13 +199,13 @@ def _indented(text: str) -> str:
 
 
 def refused_creations(events: Sequence[Json]) -> dict[str, str]:
-    """Why pods of Jobs could not be created, by the Job's name: quotas, policies, limits.
+    """Why pods of Jobs could not be created, by the Job's uid: quotas, policies, limits.
 
     Args:
         events: Kubernetes' events, oldest first.
     """
     return {
-        event["involvedObject"]["name"]: str(event.get("message", "")).strip()
+        event["involvedObject"]["uid"]: str(event.get("message", "")).strip()
         for event in events
         if event.get("reason") == "FailedCreate" and event["involvedObject"].get("kind") == "Job"
     }

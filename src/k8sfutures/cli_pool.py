@@ -1,0 +1,84 @@
+"""``k8sfutures pool``: the warm pools, on the cluster or on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from .config import Pods, Settings, load_settings, pool_name, resolve_pods
+from .pods.local import local_pods, stop_local_pods
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command ``pool`` to those of the command line.
+
+    Args:
+        commands: what `argparse.ArgumentParser.add_subparsers` returned.
+    """
+    text = "warm pools, where the settings say that pods run (as for an executor)"
+    parser = commands.add_parser("pool", help=text, description=text)
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    text = "list the pools and their pods"
+    listing = actions.add_parser("list", help=text, description=text)
+    listing.set_defaults(run=_list)
+
+    text = "remove a pool now: its pods finish the calls that run, and end"
+    delete = actions.add_parser("delete", help=text, description=text)
+    which = delete.add_mutually_exclusive_group()
+    which.add_argument(
+        "name", nargs="?", help="the pool (default: the one that these settings stand for)"
+    )
+    which.add_argument("--all", action="store_true", help="every pool")
+    delete.set_defaults(run=_delete)
+
+    for command in (listing, delete):
+        command.add_argument("--pods", choices=["kubernetes", "local"], help="where pods run")
+        for name in ("kubeconfig", "context", "namespace"):
+            command.add_argument(f"--{name}", help=f"the setting {name}")
+
+
+def _settings(options: argparse.Namespace) -> tuple[Settings, Pods]:
+    names = ("pods", "kubeconfig", "context", "namespace")
+    settings = load_settings({name: getattr(options, name) for name in names})
+    return settings, resolve_pods(settings, os.environ)
+
+
+def _list(options: argparse.Namespace) -> int:
+    settings, pods = _settings(options)
+    lines = list(_on_kubernetes(settings) if pods == "kubernetes" else _on_this_machine())
+    if not lines:
+        where = "on the cluster" if pods == "kubernetes" else "on this machine"
+        lines = [f"no pools {where}"]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def _on_this_machine() -> Iterator[str]:
+    for pod in local_pods():
+        yield f"{pod.pool}  {pod.name}  CPUs {','.join(map(str, pod.cpu_ids))}  process {pod.pid}"
+
+
+def _on_kubernetes(settings: Settings) -> Iterator[str]:
+    from .pods.kubernetes.pools import list_pods
+
+    for pod in list_pods(settings):
+        yield f"{pod.pool}  {pod.name}  CPUs {pod.cpu_ids} of {pod.node}  {pod.phase}"
+
+
+def _delete(options: argparse.Namespace) -> int:
+    settings, pods = _settings(options)
+    name = None if options.all else options.name or pool_name(settings, pods)
+    if pods == "kubernetes":
+        from .pods.kubernetes.pools import delete_pool
+
+        asked = delete_pool(settings, name)
+    else:
+        asked = len(stop_local_pods(name))
+    which = "any pool" if name is None else f"pool {name}"
+    said = f"asked {asked} pods of {which} to end" if asked else f"no pods of {which} are there"
+    sys.stdout.write(f"{said}\n")
+    return 0
