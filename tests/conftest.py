@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from kubernetes_cluster import KubernetesCluster, OnKubernetes
 
 from k8sfutures import K8sRabbitExecutor
 from k8sfutures.broker import stop_local_broker
@@ -20,7 +21,9 @@ from k8sfutures.testing import MemoryCluster
 
 
 class Cluster(Protocol):
-    """Where the executors of a test run."""
+    """Where the executors of a test run; `slots` calls run there at once."""
+
+    slots: int
 
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor: ...
 
@@ -30,9 +33,13 @@ class Cluster(Protocol):
     def drain_pod(self) -> str:
         """Ask a pod to end; returns its name."""
 
+    def kill_process(self, where: tuple[str, int]) -> None:
+        """Kill a process, as `whereabouts` told of it, from outside."""
+
 
 class InMemory:
     def __init__(self, sizes: list[int]) -> None:
+        self.slots = sum(sizes)
         self.cluster = MemoryCluster(sizes)
 
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
@@ -48,6 +55,9 @@ class InMemory:
         self.cluster.stop_pod(name, drain=True)
         return name
 
+    def kill_process(self, where: tuple[str, int]) -> None:
+        os.kill(where[1], signal.SIGKILL)
+
     def close(self) -> None:
         self.cluster.close()
 
@@ -56,6 +66,7 @@ class OnRabbitMQ:
     def __init__(self, cache: Path, pool: str) -> None:
         self.cache = cache
         self.pool = pool
+        self.slots = len(os.sched_getaffinity(0))
 
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
         kwargs.setdefault("pool", self.pool)
@@ -80,6 +91,9 @@ class OnRabbitMQ:
         name, pid = next(iter(self.pids().items()))
         os.kill(pid, signal.SIGTERM)
         return name
+
+    def kill_process(self, where: tuple[str, int]) -> None:
+        os.kill(where[1], signal.SIGKILL)
 
     def close(self) -> None:
         for pid in self.pids().values():
@@ -121,14 +135,30 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["K8SFUTURES_CACHE_DIR"] = before
 
 
+@pytest.fixture(scope="session")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesCluster]:
+    """The cluster, with a namespace and a broker of this run's own."""
+    running = KubernetesCluster(tmp_path_factory.mktemp("broker"))
+    yield running
+    running.close()
+
+
 @pytest.fixture(
-    scope="module", params=["memory", pytest.param("rabbitmq", marks=pytest.mark.broker)]
+    scope="module",
+    params=[
+        "memory",
+        pytest.param("rabbitmq", marks=pytest.mark.broker),
+        pytest.param("kubernetes", marks=pytest.mark.kubernetes),
+    ],
 )
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """One warm pool for each test module and link, of two CPU processes."""
-    where: InMemory | OnRabbitMQ
+    """One warm pool for each test module and link."""
+    where: InMemory | OnRabbitMQ | OnKubernetes
     if request.param == "memory":
         where = InMemory([2])
+    elif request.param == "kubernetes":
+        pool = f"contract-{request.module.__name__.rpartition('.')[2]}"
+        where = OnKubernetes(request.getfixturevalue("kubernetes"), pool)
     else:
         cache = request.getfixturevalue("cache")
         where = OnRabbitMQ(cache, f"contract-{request.module.__name__.rpartition('.')[2]}")

@@ -47,7 +47,7 @@ def tool():
     except ImageError as error:
         pytest.skip(str(error))
     if not buildah("images", "--quiet", OFFICIAL, check=False).isalnum():
-        pytest.skip(f"{OFFICIAL} is not among buildah's images: run ../shared/cluster/base-image")
+        pytest.skip(f"{OFFICIAL} is not among buildah's images")
     yield "buildah"
     names = buildah("images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
     for name in names:

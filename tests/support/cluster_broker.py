@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import select
 import signal
 import socket
 import subprocess
@@ -78,12 +77,3 @@ class ClusterBroker:
 def _free_port(host: str) -> int:
     with socket.create_server((host, 0)) as found:
         return int(found.getsockname()[1])
-
-
-if __name__ == "__main__":  # by hand: python -m tests.kubernetes.broker HOST FOLDER
-    import sys
-
-    broker = ClusterBroker(sys.argv[1], Path(sys.argv[2]))
-    print(broker.url, flush=True)
-    poller = select.poll()
-    poller.poll()

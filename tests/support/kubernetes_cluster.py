@@ -1,0 +1,246 @@
+"""A real cluster for tests: a namespace of their own there, a broker, and ways to break things.
+
+Settings, all from the environment: ``K8SFUTURES_TEST_KUBECONFIG`` (which cluster),
+``K8SFUTURES_TEST_IMAGE`` (the pods' image, which the nodes have), ``K8SFUTURES_TEST_HOST`` (an
+address of this machine that pods reach, for a broker that the tests start) or
+``K8SFUTURES_TEST_AMQP_URL`` (a broker that both sides reach), and ``K8SFUTURES_TEST_CONTAINERD``
+(a pattern with ``{node}`` for the path of a node's containerd socket, where it is on this machine:
+only then can a container be killed without a word to Kubernetes).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster_broker import ClusterBroker
+from kubernetes import client, config
+from kubernetes.stream import stream
+
+from k8sfutures import K8sRabbitExecutor
+
+SELECTOR = "app.kubernetes.io/name=k8sfutures"
+
+
+class KubernetesCluster:
+    """One for the whole run.
+
+    Args:
+        folder: for the broker's files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.kubeconfig = os.environ["K8SFUTURES_TEST_KUBECONFIG"]
+        self.image = os.environ.get("K8SFUTURES_TEST_IMAGE", "localhost/k8sfutures-worker:test")
+        api = config.new_client_from_config(self.kubeconfig)
+        self.core = client.CoreV1Api(api)
+        self.batch = client.BatchV1Api(api)
+        self.rbac = client.RbacAuthorizationV1Api(api)
+        self.namespace = f"k8sfutures-tests-{secrets.token_hex(4)}"
+        self.core.create_namespace({"metadata": {"name": self.namespace}})
+        self.broker: ClusterBroker | None = None
+        url = os.environ.get("K8SFUTURES_TEST_AMQP_URL")
+        if url is None:
+            host = os.environ.get("K8SFUTURES_TEST_HOST") or _primary_address()
+            self.broker = ClusterBroker(host, folder)
+            url = self.broker.url
+        self.amqp_url = url
+
+    def close(self) -> None:
+        self.core.delete_namespace(self.namespace)
+        if self.broker is not None:
+            self.broker.stop()
+
+    # --- executors
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        return {
+            "pods": "kubernetes",
+            "kubeconfig": self.kubeconfig,
+            "namespace": self.namespace,
+            "amqp_url": self.amqp_url,
+            "image": self.image,
+            "image_pull_policy": "IfNotPresent",
+            "startup_timeout": 60,
+            "warm_for": 60,
+            **more,
+        }
+
+    def executor(self, *args: Any, **more: Any) -> K8sRabbitExecutor:
+        return K8sRabbitExecutor(*args, **self.settings(**more))
+
+    # --- the cluster
+
+    def pods(self, pool: str | None = None) -> list[Any]:
+        found = self.core.list_namespaced_pod(self.namespace, label_selector=SELECTOR).items
+        name = "k8sfutures/pool-name"
+        return [pod for pod in found if pool is None or pod.metadata.annotations[name] == pool]
+
+    def running(self, pool: str | None = None) -> list[Any]:
+        return [pod for pod in self.pods(pool) if pod.status.phase == "Running"]
+
+    def jobs(self) -> list[Any]:
+        return list(self.batch.list_namespaced_job(self.namespace, label_selector=SELECTOR).items)
+
+    def secrets(self) -> list[Any]:
+        found = self.core.list_namespaced_secret(self.namespace, label_selector=SELECTOR)
+        return list(found.items)
+
+    def nodes(self) -> dict[str, int]:
+        """Schedulable nodes that are ready, and the CPUs that can be had there."""
+        found = {}
+        for node in self.core.list_node().items:
+            ready = [c.status for c in node.status.conditions if c.type == "Ready"]
+            if ready == ["True"] and not node.spec.unschedulable:
+                cpu = node.status.allocatable["cpu"]
+                milli = int(cpu[:-1]) if cpu.endswith("m") else int(cpu) * 1000
+                found[node.metadata.name] = milli // 1000
+        return found
+
+    def clear(self) -> None:
+        """Remove every pool of the tests, and wait until its pods are gone."""
+        self.batch.delete_collection_namespaced_job(
+            self.namespace, label_selector=SELECTOR, propagation_policy="Background"
+        )
+        self.core.delete_collection_namespaced_pod(self.namespace, label_selector=SELECTOR)
+        wait_until(lambda: not self.pods(), 60)
+
+    # --- faults
+
+    def kill_container(self, pod: Any) -> None:
+        """End a pod's container from outside, as a crash of the agent would."""
+        pattern = os.environ.get("K8SFUTURES_TEST_CONTAINERD")
+        if pattern is None:
+            self.core.delete_namespaced_pod(
+                pod.metadata.name, self.namespace, grace_period_seconds=0
+            )
+            return
+        (status,) = pod.status.container_statuses
+        container = status.container_id.removeprefix("containerd://")
+        subprocess.run(
+            [
+                *("ctr", "-a", pattern.format(node=pod.spec.node_name), "-n", "k8s.io"),
+                *("tasks", "kill", "-s", "KILL", container),
+            ],
+            check=True,
+            capture_output=True,
+        )
+
+    def run_in(self, pod: str, *command: str) -> str:
+        """What a command prints that runs in a pod's container."""
+        running = stream(
+            self.core.connect_get_namespaced_pod_exec,
+            pod,
+            self.namespace,
+            command=list(command),
+            stdout=True,
+            stderr=True,
+            stdin=False,
+            tty=False,
+            _preload_content=False,
+        )
+        raw = running.sock.sock
+        try:
+            running.run_forever(timeout=20)
+            return str(running.read_all())
+        finally:
+            running.close()
+            raw.close()  # which that leaves to the garbage collector
+
+    @contextmanager
+    def filled(self, free: Mapping[str, int]) -> Iterator[None]:
+        """Have pods of somebody else's request all CPUs of nodes but so many of each."""
+        names = []
+        for node, cpus in self.nodes().items():
+            take = cpus - free.get(node, 0)
+            if take > 0:
+                names.append(f"filler-{node}")
+                self.core.create_namespaced_pod(self.namespace, filler(names[-1], node, take))
+        try:
+            wait_until(lambda: all(self._is_placed(name) for name in names), 30)
+            yield
+        finally:
+            for name in names:
+                self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
+            wait_until(lambda: not any(self._is_there(name) for name in names), 30)
+
+    def _is_placed(self, name: str) -> bool:
+        pod = self.core.read_namespaced_pod(name, self.namespace)
+        return any(c.type == "PodScheduled" and c.status == "True" for c in pod.status.conditions)
+
+    def _is_there(self, name: str) -> bool:
+        found = self.core.list_namespaced_pod(
+            self.namespace, field_selector=f"metadata.name={name}"
+        )
+        return bool(found.items)
+
+
+def filler(name: str, node: str, cpus: int) -> dict[str, Any]:
+    """A pod that only requests CPUs; its image need not be there."""
+    return {
+        "metadata": {"name": name},
+        "spec": {
+            "nodeName": node,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {
+                    "name": "filler",
+                    "image": "localhost/pause:1",
+                    "imagePullPolicy": "Never",
+                    "resources": {"requests": {"cpu": str(cpus)}},
+                }
+            ],
+        },
+    }
+
+
+class OnKubernetes:
+    """A pool for the contract tests, on all CPUs of the cluster."""
+
+    def __init__(self, cluster: KubernetesCluster, pool: str) -> None:
+        self.cluster = cluster
+        self.pool = pool
+        self.slots = sum(cluster.nodes().values())
+
+    def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
+        kwargs.setdefault("pool", self.pool)
+        return self.cluster.executor(*args, **kwargs)
+
+    def lose_pod(self) -> str:
+        pod = self.cluster.running(self.pool)[0]
+        self.cluster.kill_container(pod)
+        return str(pod.metadata.name)
+
+    def drain_pod(self) -> str:
+        name = self.cluster.running(self.pool)[0].metadata.name
+        self.cluster.core.delete_namespaced_pod(name, self.cluster.namespace)
+        return str(name)
+
+    def kill_process(self, where: tuple[str, int]) -> None:
+        pod, pid = where
+        self.cluster.run_in(pod, "python", "-c", f"import os; os.kill({pid}, 9)")
+
+    def close(self) -> None:
+        self.cluster.clear()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+def _primary_address() -> str:
+    """The address of this machine that packets to others come from; none is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
