@@ -10,7 +10,10 @@ only then can a container be killed without a word to Kubernetes).
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -20,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from cluster_broker import ClusterBroker
 from kubernetes import client, config
 from kubernetes.stream import stream
@@ -109,8 +113,65 @@ class KubernetesCluster:
         self.batch.delete_collection_namespaced_job(
             self.namespace, label_selector=SELECTOR, propagation_policy="Background"
         )
-        self.core.delete_collection_namespaced_pod(self.namespace, label_selector=SELECTOR)
+        # At once: Kubernetes 1.20 takes 20 s to end a pod that has never started.
+        self.core.delete_collection_namespaced_pod(
+            self.namespace, label_selector=SELECTOR, grace_period_seconds=0
+        )
         wait_until(lambda: not self.pods(), 60)
+
+    @contextmanager
+    def account(self, name: str, folder: Path, *, role: bool) -> Iterator[str]:
+        """A service account, with the rights of worker/role.yaml or none; its kubeconfig."""
+        self.core.create_namespaced_service_account(self.namespace, {"metadata": {"name": name}})
+        roles = [self._grant(name, one) for one in _role_documents()] if role else []
+        try:
+            path = folder / f"{name}.kubeconfig"
+            path.write_text(json.dumps(self._kubeconfig(self._token(name))))
+            yield str(path)
+        finally:
+            for undo in roles:
+                undo()
+            self.core.delete_namespaced_service_account(name, self.namespace)
+
+    def _grant(self, account: str, document: dict[str, Any]) -> Callable[[], object]:
+        """Apply one object of the file to this account; returns what takes it away."""
+        kind, name = document["kind"], f"{self.namespace}-{account}"
+        subject = {"kind": "ServiceAccount", "name": account, "namespace": self.namespace}
+        document = {**document, "metadata": {"name": name}}
+        if "roleRef" in document:
+            document["roleRef"] = {**document["roleRef"], "name": name}
+            document["subjects"] = [subject]
+        if kind in {"Role", "RoleBinding"}:
+            make = getattr(self.rbac, f"create_namespaced_{_snake(kind)}")
+            undo = getattr(self.rbac, f"delete_namespaced_{_snake(kind)}")
+            make(self.namespace, document)
+            return lambda: undo(name, self.namespace)
+        make = getattr(self.rbac, f"create_{_snake(kind)}")
+        undo = getattr(self.rbac, f"delete_{_snake(kind)}")
+        make(document)
+        return lambda: undo(name)
+
+    def _token(self, account: str) -> str:
+        request = {"spec": {"expirationSeconds": 3600}}
+        issued = self.core.create_namespaced_service_account_token(account, self.namespace, request)
+        return str(issued.status.token)
+
+    def _kubeconfig(self, token: str) -> dict[str, Any]:
+        configuration = self.core.api_client.configuration
+        authority = Path(configuration.ssl_ca_cert).read_bytes()
+        cluster = {
+            "server": configuration.host,
+            "certificate-authority-data": base64.b64encode(authority).decode(),
+        }
+        context = {"cluster": "c", "user": "u", "namespace": self.namespace}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": context}],
+            "current-context": "x",
+        }
 
     # --- faults
 
@@ -173,7 +234,10 @@ class KubernetesCluster:
 
     def _is_placed(self, name: str) -> bool:
         pod = self.core.read_namespaced_pod(name, self.namespace)
-        return any(c.type == "PodScheduled" and c.status == "True" for c in pod.status.conditions)
+        return any(
+            one.type == "PodScheduled" and one.status == "True"
+            for one in pod.status.conditions or ()
+        )
 
     def _is_there(self, name: str) -> bool:
         found = self.core.list_namespaced_pod(
@@ -230,6 +294,15 @@ class OnKubernetes:
 
     def close(self) -> None:
         self.cluster.clear()
+
+
+def _role_documents() -> list[dict[str, Any]]:
+    text = (Path(__file__).parents[2] / "worker/role.yaml").read_text("utf-8")
+    return [one for one in yaml.safe_load_all(text) if one["kind"] != "ServiceAccount"]
+
+
+def _snake(kind: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

@@ -1,0 +1,31 @@
+"""What the tests on a cluster share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes_cluster import KubernetesCluster
+
+
+@pytest.fixture
+def kube(
+    kubernetes: KubernetesCluster, request: pytest.FixtureRequest
+) -> Iterator[KubernetesCluster]:
+    """The cluster, with no pool of ours on it before and after."""
+    kubernetes.clear()
+    yield kubernetes
+    kubernetes.clear()
+
+
+@pytest.fixture
+def account(kube: KubernetesCluster, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Makes kubeconfigs of service accounts, with the client's role or without any."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str, *, role: bool) -> str:
+            return stack.enter_context(kube.account(name, tmp_path, role=role))
+
+        yield make
