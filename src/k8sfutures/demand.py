@@ -79,8 +79,8 @@ class Demand:
         self._unexplained.discard(pod)
 
     def ask(self) -> None:
-        """Pods that were to come will not."""
-        self._ask = True
+        """Pods that were to come will not; who has no work can do without them."""
+        self._ask_when_busy = True
 
     def deadline(self) -> float:
         """When `take` may have something to ask for."""

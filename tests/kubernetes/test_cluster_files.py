@@ -1,12 +1,13 @@
 """The files of `worker/` that are there for ``kubectl apply``, and the examples of its README.
 
-They need a cluster, which KUBECONFIG names, and the rights of its administrator. They work in a
-namespace of their own, and what they make for the whole cluster is called like that namespace: an
-installation of k8sfutures that is there already is left alone.
+They need a cluster, which K8SFUTURES_TEST_KUBECONFIG names, and the rights of its administrator.
+They work in a namespace of their own, and what they make for the whole cluster is called like that
+namespace: an installation of k8sfutures that is there already is left alone.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -123,7 +124,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    api = config.new_client_from_config()
+    api = config.new_client_from_config(os.environ["K8SFUTURES_TEST_KUBECONFIG"])
     core = client.CoreV1Api(api)
     name = f"k8sfutures-files-{secrets.token_hex(4)}"
     # As of Kubernetes 1.25 the label is obeyed; older ones do not know it.

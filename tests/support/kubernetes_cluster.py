@@ -19,7 +19,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,27 @@ class KubernetesCluster:
             check=True,
             capture_output=True,
         )
+
+    def evict(self, pod: Any) -> None:
+        """As ``kubectl drain`` does it."""
+        name = pod.metadata.name
+        body = {"metadata": {"name": name, "namespace": self.namespace}}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction"
+        # The client's own call wants policy/v1, which Kubernetes 1.20 does not know.
+        for version in ("policy/v1", "policy/v1beta1"):
+            with suppress(client.ApiException):
+                request = self.core.api_client.param_serialize(
+                    "POST",
+                    path,
+                    header_params={"Content-Type": "application/json"},
+                    body={"apiVersion": version, "kind": "Eviction", **body},
+                    auth_settings=["BearerToken"],
+                )
+                answer = self.core.api_client.call_api(*request)
+                answer.read()
+                if answer.status < 300:
+                    return
+        raise AssertionError(f"{name} could not be evicted")
 
     def run_in(self, pod: str, *command: str) -> str:
         """What a command prints that runs in a pod's container."""

@@ -243,11 +243,12 @@ def test_a_pod_that_goes_takes_its_cpus_along() -> None:
     assert demand.have == 2
 
 
-def test_pods_that_were_to_come_and_will_not_are_asked_for_at_once_and_once() -> None:
+def test_pods_that_were_to_come_and_will_not_are_asked_for_once_when_there_is_work() -> None:
     demand = a_demand(4)
     demand.ask()
-    assert asks(demand, 0.0)
-    assert not asks(demand, 1000.0)
+    assert not asks(demand, 0.0)
+    assert asks(demand, 0.0, busy=True)
+    assert not asks(demand, 1000.0, busy=True)
 
 
 # --- work waits
@@ -320,7 +321,7 @@ def test_a_question_tells_whether_pods_are_there_that_have_not_answered(
     for event in events:
         calls[event]()
     demand.ask()
-    need = demand.take(0.0, busy=False)
+    need = demand.take(0.0, busy=True)
     assert need is not None
     assert need.answering is answering
 

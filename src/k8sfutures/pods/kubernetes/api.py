@@ -59,6 +59,8 @@ class KubeApi:
         configuration.connection_pool_maxsize = 16
         self.server = str(configuration.host)
         self.origin = found.origin
+        self.context = found.context
+        """Name of the kubeconfig's context, or None."""
         self.namespace = namespace or found.namespace or "default"
         self._client = ApiClient(configuration)
 
@@ -226,16 +228,17 @@ class Watch:
 
 
 class _Found:
-    """Where the configuration came from, and its namespace."""
+    """Where the configuration came from, its namespace, and its context."""
 
-    def __init__(self, origin: str, namespace: str | None) -> None:
+    def __init__(self, origin: str, namespace: str | None, context: str | None) -> None:
         self.origin = origin
         self.namespace = namespace
+        self.context = context
 
 
 def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> _Found:
     """Fill in the configuration from the first place that has one."""
-    from kubernetes.config.kube_config import list_kube_config_contexts, load_kube_config
+    from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
     given = kubeconfig or os.environ.get("KUBECONFIG")
     if given is None:
@@ -243,15 +246,20 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> _F
         given = str(usual) if usual.is_file() else None
     if given is None:
         return _load_service_account(configuration)
+    if not any(Path(one).expanduser().is_file() for one in given.split(os.pathsep) if one):
+        raise ClusterError(
+            f"there is no kubeconfig {given} (setting kubeconfig, or KUBECONFIG in the environment)"
+        )
     try:
-        contexts, current = list_kube_config_contexts(given)
-        if context is not None:
-            named = [one for one in contexts if one["name"] == context]
-            if not named:
-                there = ", ".join(sorted(str(one["name"]) for one in contexts))
-                raise ClusterError(f"context={context!r} is not in {given}; there are: {there}")
-            current = named[0]
-        load_kube_config(given, context, client_configuration=configuration, persist_config=False)
+        whole = KubeConfigMerger(given).config
+        there = sorted(str(one["name"]) for one in whole.value.get("contexts") or ())
+        if context is not None and context not in there:
+            raise ClusterError(
+                f"context={context!r} is not in {given}; there are: {', '.join(there) or 'none'}"
+            )
+        loader = KubeConfigLoader(whole, active_context=context, config_base_path=None)
+        loader.load_and_set(configuration)
+        current = loader.current_context
     except ClusterError:
         raise
     except Exception as error:
@@ -260,7 +268,8 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None) -> _F
             f"the kubeconfig {given} cannot be used: {_innermost(error)}; "
             "see the settings kubeconfig and context"
         ) from error
-    return _Found(f"context {current['name']} of {given}", current["context"].get("namespace"))
+    name = current["name"]
+    return _Found(f"context {name} of {given}", current["context"].get("namespace"), name)
 
 
 def _load_service_account(configuration: Any) -> _Found:
@@ -276,7 +285,7 @@ def _load_service_account(configuration: Any) -> _Found:
         ) from error
     namespace = _ACCOUNT / "namespace"
     text = namespace.read_text(encoding="utf-8").strip() if namespace.is_file() else None
-    return _Found("this pod's service account", text or None)
+    return _Found("this pod's service account", text or None, None)
 
 
 def _innermost(error: BaseException) -> str:
