@@ -4,8 +4,9 @@ A message on the wire::
 
     digest (32 bytes)  b"k8f"  protocol (1 byte)  header (msgpack)  tail (raw bytes)
 
-The digest is HMAC-SHA256 (RFC 2104) under the pool's key over all that follows it. The header is
-``[kind, sender, counter, field, ...]``; only a chunk has a tail. Nothing here is ever
+The digest is HMAC-SHA256 (RFC 2104) under the pool's key over all that follows it. So far it is
+the same in every version of the protocol, so that a peer of another one is known for certain. The
+header is ``[kind, sender, counter, field, ...]``; only a chunk has a tail. Nothing here is ever
 unpickled.
 
 `Codec.decode` raises `MessageError` for anything that is not a well-formed message signed
@@ -212,13 +213,16 @@ class Codec:
             MessageError: it is not; the text says why, and shows none of the bytes.
         """
         magic = body[_DIGEST_SIZE:_PREFIX]
-        if magic != _MAGIC:
-            if len(magic) == len(_MAGIC) and magic[:-1] == _MAGIC[:-1]:
-                raise MessageError(f"protocol {magic[-1]}, and this side speaks {PROTOCOL}")
+        if len(magic) != len(_MAGIC) or magic[:-1] != _MAGIC[:-1]:
             raise MessageError("not a k8sfutures message")
         digest = hmac.digest(self._key, memoryview(body)[_DIGEST_SIZE:], "sha256")
         if not hmac.compare_digest(digest, body[:_DIGEST_SIZE]):
             raise MessageError("the signature does not match this pool's key")
+        if magic != _MAGIC:
+            protocol = magic[-1]
+            raise MessageError(
+                f"protocol {protocol}, and this side speaks {PROTOCOL}", protocol=protocol
+            )
         sender, counter, message = _parse(memoryview(body)[_PREFIX:])
         if counter <= self._newest.get(sender, 0):
             raise MessageError(f"repeats or precedes an earlier message of {sender}")

@@ -36,6 +36,7 @@ class Demand:
         self._eager = eager
         self._attached: dict[str, int] = {}
         self._complete = 0  # CPUs of the whole pool, as far as its pods know
+        self._answered: set[str] = set()  # ever
         self._unexplained: set[str] = set()
         self._answering = False  # there are pods at the broker, whether they have answered or not
         self._ask = eager
@@ -46,6 +47,10 @@ class Demand:
     def have(self) -> int:
         """CPUs that have answered."""
         return sum(self._attached.values())
+
+    def has_answered(self, pod: str) -> bool:
+        """Whether a pod has ever answered."""
+        return pod in self._answered
 
     def called(self, now: float) -> None:
         """The pods at the broker have been called."""
@@ -63,6 +68,7 @@ class Demand:
         self._answering = True
         self._unexplained.discard(pod)
         self._attached[pod] = cpus
+        self._answered.add(pod)
         self._complete = max(self._complete, complete)
         self._check_at = now + SETTLE if self._is_short() else NEVER
 
@@ -104,6 +110,7 @@ class Demand:
         return Need(
             self._cpus,
             dict(self._attached),
+            frozenset(self._answered),
             frozenset(self._unexplained),
             answering=self._answering and not self._attached,
         )

@@ -74,7 +74,16 @@ class SettingTypeError(K8sFuturesError, TypeError):
 
 
 class MessageError(K8sFuturesError, ValueError):
-    """Bytes from the broker that are not a message of this protocol, signed with our key."""
+    """Bytes from the broker that are not a message of this protocol, signed with our key.
+
+    Attributes:
+        protocol: the version of the protocol where that alone is wrong, the signature being
+            right; else None.
+    """
+
+    def __init__(self, message: str = "not a message", *, protocol: int | None = None) -> None:
+        super().__init__(message)
+        self.protocol = protocol
 
 
 class ForkedExecutorError(K8sFuturesError, RuntimeError):

@@ -245,6 +245,12 @@ class Session:
         except MessageError as error:
             logger.warning("dropped a message: %s", error)
             self._dropped = str(error)
+            if error.protocol is not None and not self._pods:
+                yield PodMismatch(
+                    f"the pods of pool {self._plan.pool!r} speak {error}: they run another version "
+                    "of k8sfutures; build their image again (k8sfutures image build), or use "
+                    "another pool (setting pool)"
+                )
             return
         match message:
             case Results():
@@ -354,7 +360,7 @@ class Session:
         if ended.pod in self._pods:
             yield from self._gone(ended.pod, ended.reason)
         elif not self._pods:
-            if ended.failed and self._down is None:
+            if ended.failed and self._down is None and not self._demand.has_answered(ended.pod):
                 # It never answered: another would end the same way.
                 yield PodsUnavailable(
                     f"no pod of pool {self._plan.pool!r} could be started: {ended.reason}"

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -333,6 +334,30 @@ def test_a_call_that_ignores_sigterm_does_not_keep_its_cpu(cluster, make_executo
     time.sleep(0.3)
     executor.terminate_workers()
     assert make_executor().submit(pow, 2, 2).result(20) == 4
+
+
+def leave_an_orphan():
+    """The process id of a grandchild that goes on for a moment, its parent having ended."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        orphan = os.fork()
+        if orphan == 0:
+            time.sleep(0.1)
+            os._exit(0)
+        os.write(write, orphan.to_bytes(4, "little"))
+        os._exit(0)
+    os.wait()
+    return int.from_bytes(os.read(read, 4), "little")
+
+
+def has_vanished(pid):
+    return not Path("/proc", str(pid)).exists()
+
+
+def test_what_a_call_leaves_behind_does_not_stay_as_a_zombie(make_executor):
+    executor = make_executor(max_workers=1)
+    orphan = executor.submit(leave_an_orphan).result()
+    wait_until(lambda: executor.submit(has_vanished, orphan).result())
 
 
 # --- scheduling

@@ -114,7 +114,7 @@ def container(built):
 def test_it_runs_the_worker_as_a_user_with_a_home_and_a_name(container, built):
     config = config_of(built)["config"]
     assert config["User"] == "65532:65532"
-    assert config["Entrypoint"] == ["python", "-m", "k8sfutures.worker"]
+    assert config["Entrypoint"] == ["python", "-P", "-m", "k8sfutures.worker"]
     assert not config.get("Cmd")
     program = (
         "import getpass, json, os, pathlib, sys;"

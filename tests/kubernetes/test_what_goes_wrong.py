@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kubernetes_cluster import wait_until
 
-from k8sfutures import BrokerUnreachable, PodLost, PodsUnavailable, WorkerCrashed
+from k8sfutures import BrokerUnreachable, PodLost, PodMismatch, PodsUnavailable, WorkerCrashed
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
 
@@ -146,6 +146,21 @@ def test_a_broker_that_refuses_the_pods_says_so(kube):
     assert took < 20
 
 
+def test_an_image_of_another_version_is_told_by_its_protocol(kube):
+    program = """if 1:
+        import k8sfutures.messages as messages
+        messages.PROTOCOL = 99
+        from k8sfutures.worker.__main__ import main
+        main()
+    """
+    template = {"spec": {"containers": [{"name": "worker", "command": ["python", "-c", program]}]}}
+    error, took = failure_of(kube.executor(pod_template=template))
+    assert isinstance(error, PodMismatch)
+    assert "speak protocol 99, and this side speaks" in str(error)
+    assert "k8sfutures image build" in str(error)
+    assert took < 20
+
+
 # --- access
 
 
@@ -251,3 +266,18 @@ def test_a_pod_that_is_out_of_memory_as_a_whole_is_told_so(kube):
         print(errors)
         assert isinstance(errors[-1], PodLost)
         assert "OOMKilled with the limit 128Mi" in str(errors[-1])
+
+
+def test_a_call_that_ends_every_pod_it_meets_costs_nobody_else(kube):
+    with kube.executor(memory="128Mi", pool="culprit", worker_processes=1, retries=2) as ex:
+        assert ex.submit(pow, 2, 2).result(60) == 4
+        before = [ex.submit(time.sleep, 0.2) for _ in range(6)]
+        culprit = ex.submit(fill_shared_memory, 256 << 20)
+        after = [ex.submit(time.sleep, 0.2) for _ in range(20)]
+        assert [future.result(100) for future in before + after] == [None] * 26
+        error = culprit.exception(100)
+        # The kernel may take the process before the pod: then the call has crashed.
+        assert isinstance(error, PodLost | WorkerCrashed)
+        if isinstance(error, PodLost):
+            assert len(error.pods) == 3
+        assert ex.submit(pow, 2, 3).result(60) == 8

@@ -82,7 +82,7 @@ def test_after_an_answer_that_is_not_enough_the_others_have_a_while() -> None:
     demand.joined("a", 4, 0, 0.4)
     assert demand.deadline() == 0.4 + SETTLE
     assert not asks(demand, 0.4 + SETTLE - 0.01, busy=True)
-    assert demand.take(0.4 + SETTLE, busy=True) == Need(8, {"a": 4})
+    assert demand.take(0.4 + SETTLE, busy=True) == Need(8, {"a": 4}, frozenset("a"))
 
 
 def test_each_answer_gives_the_others_another_while() -> None:
@@ -106,7 +106,7 @@ def test_once_there_is_enough_nothing_is_asked(cpus: int | None, complete: int) 
 def test_who_wants_all_cpus_asks_where_no_pod_knows_how_many_there_are() -> None:
     demand = a_demand(None)
     demand.joined("a", 4, 0, 0.0)
-    assert demand.take(SETTLE, busy=False) == Need(None, {"a": 4})
+    assert demand.take(SETTLE, busy=False) == Need(None, {"a": 4}, frozenset("a"))
 
 
 def test_who_wants_a_number_of_cpus_does_not_care_how_many_the_pool_has() -> None:
@@ -225,7 +225,7 @@ def test_a_busy_client_asks_at_once_for_the_pod_that_it_lost() -> None:
     demand.joined("a", 4, 0, 0.0)
     demand.joined("b", 4, 0, 0.0)
     demand.left("a", explained=True)
-    assert demand.take(0.1, busy=True) == Need(8, {"b": 4})
+    assert demand.take(0.1, busy=True) == Need(8, {"b": 4}, frozenset("ab"))
 
 
 def test_a_pod_that_never_answered_is_not_missed_when_it_goes() -> None:
@@ -388,7 +388,7 @@ def test_a_question_does_not_change_with_what_happens_after_it() -> None:
     demand.left("b", explained=False)
     need = demand.take(SETTLE, busy=False)
     demand.joined("b", 4, 0, 1.0)
-    assert need == Need(8, {"a": 4}, frozenset({"b"}))
+    assert need == Need(8, {"a": 4}, frozenset("a"), frozenset("b"))
 
 
 @given(st.none() | st.integers(1, 12), st.booleans(), happenings, st.floats(0, 1, exclude_max=True))

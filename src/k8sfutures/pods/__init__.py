@@ -71,12 +71,14 @@ class Need:
     Attributes:
         cpus: how many it wants in all, or None for all that can be had.
         attached: the pods that have answered, with the CPUs of each.
+        answered: every pod that has ever answered this client.
         unexplained: pods that were lost without anybody knowing why; `PodEnded` tells.
         answering: whether pods are at the broker of which none has answered yet.
     """
 
     cpus: int | None = None
     attached: Mapping[str, int] = field(default_factory=dict)
+    answered: frozenset[str] = frozenset()
     unexplained: frozenset[str] = frozenset()
     answering: bool = False
 

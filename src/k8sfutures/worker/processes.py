@@ -164,8 +164,10 @@ class ZygoteHandle:
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
+            # In an image, files that calls leave in the working directory are no modules.
+            safe_path = ["-P"] if sys.flags.safe_path else []
             self._process = subprocess.Popen(
-                [sys.executable, "-m", zygote.__name__, str(theirs.fileno())],
+                [sys.executable, *safe_path, "-m", zygote.__name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )

@@ -32,6 +32,8 @@ ENDED: Final = 1
 
 _PACKET: Final = 4096
 
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -98,9 +100,14 @@ class Zygote:
         with contextlib.suppress(BlockingIOError):
             while os.read(self._wake_read, 512):
                 pass
-        for pid in list(self._children):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._children:  # else a process that a call has left behind
                 self._children.discard(pid)
                 self._control.send(msgpack.packb((ENDED, pid, status)))
 
@@ -132,6 +139,16 @@ class Zygote:
             os._exit(status)
 
 
+def _adopt_orphans() -> None:
+    """Become the parent of whatever calls leave behind, so that it does not stay as a zombie.
+
+    In a container that would be the agent's duty, as process 1 (prctl(2)).
+    """
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def main() -> None:
     """Run the zygote on the control socket whose file descriptor is the only argument."""
     # Imported now, so that no CPU process has to.
@@ -141,6 +158,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
+    _adopt_orphans()
     with socket.socket(fileno=int(sys.argv[1])) as control:
         Zygote(control).run()
 

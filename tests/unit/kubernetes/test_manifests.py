@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from k8sfutures.config import Settings
 from k8sfutures.errors import ClusterError, SettingValueError
 from k8sfutures.image import default_image
+from k8sfutures.messages import Versions
 from k8sfutures.pods.kubernetes.jobs import Access, Jobs, has_ended
 from k8sfutures.pods.kubernetes.labels import (
     CPU_IDS,
@@ -206,7 +207,7 @@ def test_a_job_and_its_pod_are_marked_alike_with_what_clients_look_for() -> None
     pod = made["spec"]["template"]
     expected = {
         POOL_NAME: "a-pool",
-        SHAPE: pod_spec(FULL, "a-pool").shape_digest,
+        SHAPE: json.dumps(dict(pod_spec(FULL, "a-pool").shape), sort_keys=True),
         NODE: "node-a",
         CPU_IDS: "0,1,5",
     }
@@ -588,7 +589,10 @@ def test_a_template_that_is_no_pod_is_refused_by_what_it_has_at_its_top() -> Non
 def test_without_settings_a_pod_has_the_usual_image_and_stays_for_ten_minutes() -> None:
     spec = pod_spec(Settings(), "p")
     assert (spec.image, spec.warm_for) == (default_image(Settings()), 600.0)
-    assert dict(spec.shape) == {"image": default_image(Settings())}
+    assert dict(spec.shape) == {
+        "image": default_image(Settings()),
+        "versions": str(Versions.ours()),
+    }
 
 
 @pytest.mark.parametrize(
@@ -604,8 +608,13 @@ def test_without_settings_a_pod_has_the_usual_image_and_stays_for_ten_minutes() 
     ],
     ids=repr,
 )
-def test_what_shapes_a_pod_changes_the_digest_of_its_shape(other: Settings) -> None:
-    assert pod_spec(other, "p").shape_digest != pod_spec(Settings(), "p").shape_digest
+def test_a_job_that_was_made_with_other_settings_differs_and_they_are_named(
+    other: Settings,
+) -> None:
+    annotations = job_of(other)["metadata"]["annotations"]
+    (name,) = other.shape("kubernetes")
+    assert pod_spec(Settings(), "a-pool").differences(annotations).startswith(f"{name}=")
+    assert not pod_spec(other, "a-pool").differences(annotations)
 
 
 @pytest.mark.parametrize(
@@ -619,16 +628,15 @@ def test_what_shapes_a_pod_changes_the_digest_of_its_shape(other: Settings) -> N
     ],
     ids=["warm_for", "retries", "the broker", "the pull policy", "the image that it has anyway"],
 )
-def test_what_does_not_shape_a_pod_leaves_the_digest_of_its_shape(other: Settings) -> None:
-    assert pod_spec(other, "p").shape_digest == pod_spec(Settings(), "p").shape_digest
+def test_a_job_does_not_differ_by_what_does_not_shape_its_pod(other: Settings) -> None:
+    annotations = job_of(other)["metadata"]["annotations"]
+    assert not pod_spec(Settings(), "a-pool").differences(annotations)
 
 
-def test_the_digest_of_a_shape_does_not_depend_on_the_order_of_its_parts() -> None:
-    one, other = (
-        PodSpec(pool="p", shape=shape, image="i", warm_for=1.0)
-        for shape in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"})
-    )
-    assert one.shape_digest == other.shape_digest
+@pytest.mark.parametrize("text", ["", "[]", "{", '"x"'])
+def test_a_job_whose_shape_cannot_be_read_differs(text: str) -> None:
+    spec = PodSpec(pool="p", shape={"a": "1"}, image="i", warm_for=1.0)
+    assert spec.differences({SHAPE: text}) == "a=not set (here 1)"
 
 
 @pytest.mark.parametrize("secret", HIDDEN.values(), ids=HIDDEN)

@@ -58,6 +58,15 @@ class PodSpec:
     tolerations: Sequence[Mapping[str, Any]] = ()
     template: Mapping[str, Any] = field(default_factory=dict)
 
+    def differences(self, annotations: Mapping[str, str]) -> str:
+        """Where the shape of a Job differs from this one, for people; "" where it does not."""
+        theirs = _shape_in(annotations)
+        return ", ".join(
+            f"{name}={theirs.get(name, 'not set')} (here {self.shape.get(name, 'not set')})"
+            for name in sorted({*theirs, *self.shape})
+            if theirs.get(name) != self.shape.get(name)
+        )
+
     @property
     def every_node_selector(self) -> dict[str, str]:
         """The setting's, and the template's."""
@@ -69,10 +78,13 @@ class PodSpec:
         """The setting's, and the template's."""
         return [*self.tolerations, *((self.template.get("spec") or {}).get("tolerations") or ())]
 
-    @property
-    def shape_digest(self) -> str:
-        """Short for the shape."""
-        return digest(json.dumps(dict(self.shape), sort_keys=True))
+
+def _shape_in(annotations: Mapping[str, str]) -> dict[str, str]:
+    try:
+        shape = json.loads(annotations.get(SHAPE, "{}"))
+    except ValueError:
+        return {}
+    return shape if isinstance(shape, dict) else {}
 
 
 def job_name(pool: str, placement: Placement) -> str:
@@ -196,7 +208,7 @@ def _pod(
             "labels": labels(spec.pool),
             "annotations": {
                 POOL_NAME: spec.pool,
-                SHAPE: spec.shape_digest,
+                SHAPE: json.dumps(dict(spec.shape), sort_keys=True),
                 NODE: placement.node,
                 CPU_IDS: ",".join(map(str, placement.cpu_ids)),
                 WARM_FOR: f"{spec.warm_for:g}",

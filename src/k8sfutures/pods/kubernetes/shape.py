@@ -8,6 +8,7 @@ from typing import Any
 from ...config import Settings
 from ...errors import SettingValueError
 from ...image import default_image
+from ...messages import Versions
 from .capacity import millicores, quantity, requests
 from .labels import CONTAINER
 from .manifests import PodSpec
@@ -33,7 +34,11 @@ def pod_spec(settings: Settings, pool: str) -> PodSpec:
         )
     return PodSpec(
         pool=pool,
-        shape={**settings.shape("kubernetes"), "image": default_image(settings)},
+        shape={
+            **settings.shape("kubernetes"),
+            "image": default_image(settings),
+            "versions": str(Versions.ours()),
+        },
         image=default_image(settings),
         pull_policy=settings.image_pull_policy,
         memory=None if settings.memory is None else str(settings.memory),

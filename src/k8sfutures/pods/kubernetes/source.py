@@ -12,13 +12,13 @@ from typing import Any, Final
 from ...address import parse_amqp_url
 from ...codec import derive_key
 from ...config import Settings
-from ...errors import ClusterError, PodsUnavailable, SettingValueError
+from ...errors import ClusterError, PodMismatch, PodsUnavailable, SettingValueError
 from ...outcomes import thread_died
 from .. import CpusHeld, Credentials, Need, PodEnded, PodEvent, PodsFailed, StartupNews
 from .api import NO_ANSWER, KubeApi
 from .capacity import Node, cpu_ids_of, not_ready, read_nodes
 from .jobs import Access, Jobs, has_ended
-from .labels import NODE, SELECTOR, SHAPE
+from .labels import NODE, SELECTOR
 from .manifests import PodSpec, job_name, ordinal_of
 from .placement import Size, place, why_not
 from .pools import connect, delete_pool
@@ -33,6 +33,9 @@ YIELD_PATIENCE: Final = 6.0
 """Seconds that idle pods of other pools have to end, and Kubernetes to notice, when all CPUs
 are taken."""
 
+AVOID: Final = 120.0
+"""Seconds for which no pod is tried again on a node where one has failed at its start."""
+
 API_PATIENCE: Final = 3.0
 """Seconds for which an API that does not answer is asked again where no pod is there."""
 
@@ -40,8 +43,6 @@ API_PAUSE: Final = 0.5
 
 EXPLAIN_EVERY: Final = 1.0
 """Seconds between two looks at the nodes of pods that were lost without a word."""
-
-NEWS_EVERY: Final = 1.0
 
 CLOSE_TIMEOUT: Final = 2.0
 
@@ -75,14 +76,13 @@ class KubernetesPods:
         self._api: KubeApi | None = None
         self._watcher: Watcher | None = None
         self._roster = Roster(pool)
-        self._avoid: dict[str, str] = {}  # node -> why
+        self._failures: dict[str, tuple[float, Ending]] = {}  # pod -> when, what
         self._need = Need()
         self._credentials: Credentials | None = None
         self._yield_until = NEVER
         self._explain_at = NEVER
         self._unexplained: set[str] = set()
         self._news = ""
-        self._news_at = NEVER
 
     # --- PodSource
 
@@ -126,9 +126,7 @@ class KubernetesPods:
     def watch(self, emit: Callable[[PodEvent], None]) -> None:
         """Wait until there is something to tell, or to do again."""
         if not self._events:
-            deadline = min(
-                self._roster.deadline(), self._yield_until, self._explain_at, self._news_at
-            )
+            deadline = min(self._roster.deadline(), self._yield_until, self._explain_at)
             self._hear(None if deadline == NEVER else max(0.0, deadline - time.monotonic()))
             self._look()
         events, self._events = self._events, []
@@ -176,7 +174,7 @@ class KubernetesPods:
                 if where in by_name:
                     by_name[where].ordinals.add(ordinal_of(name))
                 pod = self._roster.pod_of(name)
-                if pod not in need.attached and pod not in need.unexplained:
+                if pod not in need.answered:
                     starting += len(cpu_ids_of(one["metadata"]))
         have = sum(need.attached.values()) + starting
         missing = None if need.cpus is None else max(0, need.cpus - have)
@@ -196,7 +194,6 @@ class KubernetesPods:
             logger.info("asked for pods of pool %s: %s", self._pool, nodes_of)
             for name, uid in made.items():
                 self._roster.expect(name, uid, nodes_of[name], now)
-            self._news_at = now + NEWS_EVERY
         short = missing is None or missing > sum(len(one.cpu_ids) for one in placements)
         if short and may_wait:
             self._ask_others_to_yield(nodes)
@@ -220,29 +217,39 @@ class KubernetesPods:
         active = "status.phase!=Succeeded,status.phase!=Failed"
         pods, _ = api.list("/api/v1/pods", fieldSelector=active, resourceVersion="0", limit="")
         raw_nodes, _ = api.list("/api/v1/nodes", resourceVersion="0", limit="")
+        names = {pod["metadata"]["name"] for pod in ours}
         nodes = read_nodes(
             raw_nodes,
-            [pod for pod in pods if (pod["metadata"]["name"] not in _names(ours))] + _alive(ours),
+            [pod for pod in pods if pod["metadata"]["name"] not in names] + _alive(ours),
             [one for one in every_job if not has_ended(one)],
             selector=self._spec.every_node_selector,
             tolerations=self._spec.every_toleration,
         )
-        for node in nodes:
-            if not node.refusal and node.name in self._avoid:
-                node.refusal = f"is avoided: {self._avoid[node.name]}"
+        self._avoid(nodes)
         return nodes, pods, every_job
+
+    def _avoid(self, nodes: list[Node]) -> None:
+        """Leave out for a while the nodes where pods have failed before they ever answered."""
+        since = time.monotonic() - AVOID
+        for pod, (when, ending) in list(self._failures.items()):
+            if when < since or pod in self._need.answered:
+                del self._failures[pod]
+                continue
+            for node in nodes:
+                if node.name == ending.node and not node.refusal:
+                    node.refusal = f"is avoided for {AVOID:g} s: {ending.words}"
 
     def _refuse_mixture(self, mine: list[Any]) -> None:
         """Pods of one pool are all alike."""
         for one in mine:
-            shape = (one["metadata"].get("annotations") or {}).get(SHAPE)
-            if shape != self._spec.shape_digest:
-                raise ClusterError(
-                    f"the Jobs of pool {self._pool!r} (such as {one['metadata']['name']}) were "
-                    "made with another image, size or other setting that shapes a pod, and are "
-                    "not mixed with new ones: give this executor the settings that they were made "
-                    "with, or another pool, or remove that one (k8sfutures pool delete)"
+            differences = self._spec.differences(one["metadata"].get("annotations") or {})
+            if differences:
+                text = (
+                    f"the Job {one['metadata']['name']} of pool {self._pool!r} was made with other "
+                    f"settings than this client has: {differences}; use the same ones, or another "
+                    "pool (setting pool), or remove that one (k8sfutures pool delete)"
                 )
+                raise ClusterError(text) if self._need.attached else PodMismatch(text)
 
     def _others(self, nodes: list[Node]) -> set[str]:
         """Other pools that have CPUs which we could use."""
@@ -319,8 +326,10 @@ class KubernetesPods:
         except ClusterError as error:
             logger.warning("cannot ask Kubernetes about the pods: %s", error)
             self._explain_at = now + EXPLAIN_EVERY if self._unexplained else NEVER
-        if now >= self._news_at or self._news:
-            self._tell_news(now)
+        news = self._roster.news()
+        if news != self._news:
+            self._news = news
+            self._events.append(StartupNews(news))
 
     def _ask_about_jobs(self, now: float) -> None:
         """Some should have a pod by now: are they there, and what hinders them?"""
@@ -336,7 +345,7 @@ class KubernetesPods:
     def _tell(self, ending: Ending) -> None:
         if ending.failed:
             logger.warning("%s", ending.words)
-            self._avoid[ending.node] = ending.words
+            self._failures[ending.pod] = (time.monotonic(), ending)
         if ending.stuck:
             # It would be there for ever, or start when nobody waits any more.
             api = self._connected()
@@ -367,13 +376,6 @@ class KubernetesPods:
         trouble = not_ready(nodes[0])
         return f"its node {name} {trouble}" if trouble else ""
 
-    def _tell_news(self, now: float) -> None:
-        news = self._roster.news()
-        self._news_at = now + NEWS_EVERY if news else NEVER
-        if news != self._news:
-            self._news = news
-            self._events.append(StartupNews(news))
-
 
 def broker_urls(settings: Settings) -> tuple[str, str]:
     """The broker's URL for the client, and as pods on Kubernetes see it.
@@ -402,10 +404,6 @@ def broker_urls(settings: Settings) -> tuple[str, str]:
 
 def _is_loopback(host: str) -> bool:
     return host in {"localhost", "::1", "0.0.0.0"} or host.startswith("127.")  # noqa: S104
-
-
-def _names(pods: list[dict[str, Any]]) -> set[str]:
-    return {pod["metadata"]["name"] for pod in pods}
 
 
 def _alive(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
