@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -94,6 +95,23 @@ def test_a_call_that_is_lost_with_its_pod_too_often_says_what_became_of_the_pod(
         assert f"pod {pod} on node" in reason
         assert "signal 9" in reason or "deleted" in reason
         assert ex.submit(pow, 2, 3).result(60) == 8, "a new pod is made for what comes next"
+
+
+@pytest.mark.parametrize("how", ["deleted", "evicted"])
+def test_a_call_that_outlives_the_grace_of_its_pod_says_that_the_pod_was_taken_away(kube, how):
+    template = {"spec": {"terminationGracePeriodSeconds": 2}}
+    with kube.executor(1, pool=f"grace-{how}", retries=0, pod_template=template) as ex:
+        future = started_call(ex)
+        wait_until(lambda: kube.running(f"grace-{how}"), 20)
+        (pod,) = kube.running(f"grace-{how}")
+        if how == "deleted":
+            kube.core.delete_namespaced_pod(pod.metadata.name, kube.namespace)
+        else:
+            kube.evict(pod)
+        error = future.exception(60)
+    assert isinstance(error, PodLost)
+    # As of Kubernetes 1.26 it says who it was.
+    assert re.search(r"was deleted \((by a user, an eviction or a drain|Evic|Delet)", str(error))
 
 
 def test_a_pod_that_is_lost_while_nobody_works_is_not_replaced(kube):
