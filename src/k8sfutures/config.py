@@ -357,7 +357,8 @@ def resolve_pods(
         return "kubernetes"
     home = Path("~").expanduser() if home is None else home
     named = [Path(name) for name in environ.get("KUBECONFIG", "").split(os.pathsep) if name]
-    found = any(path.is_file() for path in named or [home / ".kube" / "config"])
+    # One that was named and is not there is likewise the error to show.
+    found = bool(named) or (home / ".kube" / "config").is_file()
     in_cluster = bool(environ.get("KUBERNETES_SERVICE_HOST")) and token.is_file()
     return "kubernetes" if found or in_cluster else "local"
 

@@ -460,8 +460,8 @@ class TestPods:
         (tmp_path / "k").touch()
         two = {"KUBECONFIG": f"/missing:{tmp_path / 'k'}"}
         assert resolve_pods(Settings(), two, home=home) == "kubernetes"
-        # As kubectl does, the variable replaces the file in the home folder.
-        assert resolve_pods(Settings(), {"KUBECONFIG": "/missing"}, home=home) == "local"
+        # Where it is missing, that is the error to show: not calls that run on this machine.
+        assert resolve_pods(Settings(), {"KUBECONFIG": "/missing"}, home=home) == "kubernetes"
 
     def test_kubeconfig_in_the_home_folder(self, home: Path) -> None:
         (home / ".kube").mkdir()

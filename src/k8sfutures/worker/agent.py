@@ -216,8 +216,12 @@ class Agent:
 
     def _yield(self, message: Yield) -> None:
         """Another pool wants our CPUs; a pod that has just come may have a client any moment."""
-        unused = time.monotonic() - self._unused_since
-        if not self._dispatcher.clients and unused > YIELD_AFTER:
+        if self._dispatcher.clients:
+            return
+        wait = self._unused_since + YIELD_AFTER - time.monotonic()
+        if wait > 0:
+            self._loop.call_later(wait, lambda: self._yield(message))
+        else:
             self.drain(f"unused, and pool {message.pool!r} wants its CPUs")
 
     def _understood(self, sender: str, message: Message) -> None:

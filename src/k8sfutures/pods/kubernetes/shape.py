@@ -32,6 +32,12 @@ def pod_spec(settings: Settings, pool: str) -> PodSpec:
             f"pod_template has {', '.join(map(repr, strange))} at its top; it is a part of a pod's "
             "manifest, so that is metadata and spec"
         )
+    for part in ("metadata", "spec"):
+        if not isinstance(template.get(part, {}), Mapping):
+            raise SettingValueError(f"{part} of pod_template must be a dict")
+    containers = (template.get("spec") or {}).get("containers", [])
+    if not (isinstance(containers, list) and all(isinstance(one, Mapping) for one in containers)):
+        raise SettingValueError("spec.containers of pod_template must be a list of dicts")
     return PodSpec(
         pool=pool,
         shape={
@@ -57,7 +63,10 @@ def size_of(settings: Settings) -> Size:
         for container in (template.get("spec") or {}).get("containers") or ()
         if container.get("name") != CONTAINER
     ]
-    extra_cpu, extra_memory = requests({**(template.get("spec") or {}), "containers": others})
+    try:
+        extra_cpu, extra_memory = requests({**(template.get("spec") or {}), "containers": others})
+    except (ValueError, AttributeError, TypeError) as error:
+        raise SettingValueError(f"resources in pod_template cannot be read: {error}") from None
     return Size(
         extra_cpu=extra_cpu,
         extra_memory=extra_memory,

@@ -30,8 +30,11 @@ from .watcher import Changed, Heard, Listed, Watcher, WatcherDied
 logger = logging.getLogger(__name__)
 
 YIELD_PATIENCE: Final = 6.0
-"""Seconds that idle pods of other pools have to end, and Kubernetes to notice, when all CPUs
-are taken."""
+"""Seconds that idle pods of other pools have to end, and Kubernetes to notice, for a client that
+has some CPUs and wants more. One that has none waits for ``startup_timeout``."""
+
+LOOK_AGAIN: Final = 3.0
+"""Seconds between two looks for room, while pods of ours hold it: unused ones are asked again."""
 
 AVOID: Final = 120.0
 """Seconds for which no pod is tried again on a node where one has failed at its start."""
@@ -79,7 +82,7 @@ class KubernetesPods:
         self._failures: dict[str, tuple[float, Ending]] = {}  # pod -> when, what
         self._need = Need()
         self._credentials: Credentials | None = None
-        self._yield_until = NEVER
+        self._look_again_at = self._wait_until = NEVER
         self._explain_at = NEVER
         self._unexplained: set[str] = set()
         self._news = ""
@@ -93,18 +96,19 @@ class KubernetesPods:
 
     def ensure(self, credentials: Credentials, need: Need) -> None:
         """Make Jobs for the CPUs that are missing, where nodes have room."""
-        self._ensure(credentials, need, may_wait=True)
+        self._wait_until = NEVER
+        self._ensure(credentials, need)
 
-    def _ensure(self, credentials: Credentials, need: Need, *, may_wait: bool) -> None:
+    def _ensure(self, credentials: Credentials, need: Need) -> None:
         self._need, self._credentials = need, credentials
-        self._yield_until = NEVER
+        self._look_again_at = NEVER
         if need.unexplained - self._unexplained:
             self._unexplained |= need.unexplained
             self._explain_at = time.monotonic()
         deadline = time.monotonic() + API_PATIENCE
         while True:
             try:
-                self._provision(self._connected(), credentials, need, may_wait=may_wait)
+                self._provision(self._connected(), credentials, need)
                 return
             except ClusterError as error:
                 again = error.status == NO_ANSWER and not need.attached
@@ -126,7 +130,7 @@ class KubernetesPods:
     def watch(self, emit: Callable[[PodEvent], None]) -> None:
         """Wait until there is something to tell, or to do again."""
         if not self._events:
-            deadline = min(self._roster.deadline(), self._yield_until, self._explain_at)
+            deadline = min(self._roster.deadline(), self._look_again_at, self._explain_at)
             self._hear(None if deadline == NEVER else max(0.0, deadline - time.monotonic()))
             self._look()
         events, self._events = self._events, []
@@ -155,9 +159,7 @@ class KubernetesPods:
             self._api = connect(self._settings)
         return self._api
 
-    def _provision(
-        self, api: KubeApi, credentials: Credentials, need: Need, *, may_wait: bool
-    ) -> None:
+    def _provision(self, api: KubeApi, credentials: Credentials, need: Need) -> None:
         """Make the Jobs; where there is no room, others may be asked to make some."""
         jobs = Jobs(api, self._pool)
         nodes, pods, every_job = self._survey(api, jobs)
@@ -195,10 +197,11 @@ class KubernetesPods:
             for name, uid in made.items():
                 self._roster.expect(name, uid, nodes_of[name], now)
         short = missing is None or missing > sum(len(one.cpu_ids) for one in placements)
-        if short and may_wait:
-            self._ask_others_to_yield(nodes)
-        if not have and not placements and self._yield_until == NEVER:
-            self._cannot(f"no node has room for one: {why_not(nodes, self._size)}")
+        nothing = not have and not placements
+        if short:
+            self._wait_for_room(nodes, now, nothing=nothing)
+        if nothing and self._look_again_at == NEVER:
+            self._cannot(self._no_room(nodes))
         jobs.collect(every_job, started=lambda one: self._has_started(one, pods))
 
     def _survey(
@@ -261,11 +264,31 @@ class KubernetesPods:
             if holding.pool != self._pool
         }
 
-    def _ask_others_to_yield(self, nodes: list[Node]) -> None:
+    def _wait_for_room(self, nodes: list[Node], now: float, *, nothing: bool) -> None:
+        """Pods of ours hold CPUs: unused ones are asked to end, others may by themselves."""
         others = self._others(nodes)
+        # Our own pool's may be ending still; who has some pods does not wait for those.
+        ours_too = nothing and any(node.holdings for node in nodes if not node.refusal)
+        if not others and not ours_too:
+            return
+        if self._wait_until == NEVER:
+            patience = self._settings.startup_timeout if nothing else YIELD_PATIENCE
+            self._wait_until = now + patience
+            if nothing:
+                logger.warning("waiting up to %g s: %s", patience, self._no_room(nodes))
+        if now >= self._wait_until:
+            return
+        self._look_again_at = min(now + LOOK_AGAIN, self._wait_until)
         if others:
             self._events.append(CpusHeld(tuple(sorted(others))))
-            self._yield_until = time.monotonic() + YIELD_PATIENCE
+        if nothing:
+            self._events.append(StartupNews(self._no_room(nodes)))
+
+    def _no_room(self, nodes: list[Node]) -> str:
+        text = f"no node has room for a pod: {why_not(nodes, self._size)}"
+        if any(node.holdings for node in nodes):
+            text += "; a pool that is not needed ends by k8sfutures pool delete NAME"
+        return text
 
     @staticmethod
     def _has_started(one: Any, pods: list[dict[str, Any]]) -> bool:
@@ -300,16 +323,8 @@ class KubernetesPods:
                 return
             case _Wake():
                 return
-        if self._yield_until != NEVER and _has_ended_pod(heard):
-            self._again(may_wait=True)
-
-    def _again(self, *, may_wait: bool) -> None:
-        """CPUs may be free now that were not; or nobody has made room, and that is that."""
-        if self._credentials is not None:
-            until, self._yield_until = self._yield_until, NEVER
-            self._ensure(self._credentials, self._need, may_wait=may_wait)
-            if self._yield_until != NEVER:
-                self._yield_until = until  # no longer than we have said at first
+        if self._look_again_at != NEVER and _has_ended_pod(heard):
+            self._look_again_at = now
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -321,8 +336,8 @@ class KubernetesPods:
                 self._tell(ending)
             if now >= self._explain_at:
                 self._explain(now)
-            if now >= self._yield_until:
-                self._again(may_wait=False)
+            if now >= self._look_again_at and self._credentials is not None:
+                self._ensure(self._credentials, self._need)
         except ClusterError as error:
             logger.warning("cannot ask Kubernetes about the pods: %s", error)
             self._explain_at = now + EXPLAIN_EVERY if self._unexplained else NEVER
