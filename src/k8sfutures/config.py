@@ -363,6 +363,11 @@ def resolve_pods(
     return "kubernetes" if found or in_cluster else "local"
 
 
+def is_pool_name(text: str) -> bool:
+    """Whether a text can be the name of a pool."""
+    return _POOL.fullmatch(text) is not None
+
+
 def pool_name(settings: Settings, pods: Pods) -> str:
     """The name of the warm pool: as set, or derived from all that shapes its pods.
 

@@ -74,8 +74,9 @@ class Demand:
 
     def left(self, pod: str, *, explained: bool) -> None:
         """A pod takes no calls any more, for a reason that is known or not."""
-        if self._attached.pop(pod, None) is not None:
+        if pod in self._answered:  # and once more, after it has drained: now its CPUs are free
             self._ask_when_busy = True
+        if self._attached.pop(pod, None) is not None:
             self._answering = self._answering and bool(self._attached)
         if not explained:
             self._unexplained.add(pod)

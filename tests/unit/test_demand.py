@@ -416,3 +416,13 @@ def test_nothing_is_asked_before_the_deadline_unless_something_happens(
         if before < demand.deadline():
             assert not asks(demand, before, busy=True)
             now = before
+
+
+def test_a_pod_that_has_drained_is_asked_for_again_when_it_is_gone() -> None:
+    demand = a_demand(4)
+    demand.joined("a", 4, 4, 0.0)
+    demand.left("a", explained=True)  # it drains: its CPUs are not free yet
+    assert asks(demand, 1.0, busy=True)
+    assert not asks(demand, 2.0, busy=True)
+    demand.left("a", explained=True)  # it is gone
+    assert asks(demand, 31.0, busy=True)

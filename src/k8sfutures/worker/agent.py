@@ -155,7 +155,9 @@ class Agent:
             case Received():
                 self._received(event.body)
             case LinkUp():
-                self._connected = True
+                if not self._connected:
+                    self._connected = True
+                    self._unused_since = time.monotonic()  # nobody could have come before
                 self._last_heard = dict.fromkeys(self._last_heard, time.monotonic())
                 if self._down_since is not None:
                     self._dispatcher.postpone(time.monotonic() - self._down_since)

@@ -166,3 +166,27 @@ def test_a_pod_whose_init_container_cannot_start_is_stuck():
         ],
     }
     assert "not found" in story_of(a_pod(status)).words
+
+
+def test_a_new_job_of_the_same_name_is_not_dead_with_the_old_one():
+    roster = Roster("p")
+    roster.expect("j", "u", "n", 0.0)
+    ended = terminated(137, "Error", "2026-01-01T09:00:00Z", "2026-01-01T10:00:00Z")
+    roster.changed(a_pod(ended), 1.0, deleted=False)
+    assert roster.is_dead("u")
+    assert not roster.is_dead("another uid")
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource"},
+        {
+            "phase": "Pending",
+            "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}],
+        },
+    ],
+    ids=["not admitted", "not scheduled"],
+)
+def test_where_there_was_no_room_after_all_the_place_is_wrong_and_not_the_pod(status):
+    assert story_of(a_pod(status)).misplaced

@@ -743,7 +743,7 @@ class RecordingApi:
         self.refused = refused
         self.deleted: list[str] = []
 
-    def delete(self, path: str) -> bool:
+    def delete(self, path: str, uid: str = "") -> bool:
         folder, _, name = path.rpartition("/")
         assert folder == "/apis/batch/v1/namespaces/here/jobs"
         if name in self.refused:

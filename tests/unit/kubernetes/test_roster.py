@@ -360,7 +360,7 @@ def test_a_pod_that_has_not_ended_is_on_the_way(roster: Roster, state: str) -> N
     hear(roster, state, 0.0)
     assert roster.on_the_way()
     assert roster.pod_of("job-a") == "job-a-x"
-    assert not roster.is_dead("job-a")
+    assert not roster.is_dead("uid-job-a")
 
 
 @pytest.mark.parametrize("state", sorted(ENDED))
@@ -368,7 +368,7 @@ def test_a_pod_that_has_ended_is_not_on_the_way(roster: Roster, state: str) -> N
     hear(roster, state, 0.0)
     assert not roster.on_the_way()
     assert roster.pod_of("job-a") is None
-    assert roster.is_dead("job-a")
+    assert roster.is_dead("uid-job-a")
 
 
 def test_a_stuck_pod_that_was_told_is_of_no_use(roster: Roster) -> None:
@@ -376,20 +376,20 @@ def test_a_stuck_pod_that_was_told_is_of_no_use(roster: Roster) -> None:
     roster.endings(STUCK_PATIENCE)
     assert not roster.on_the_way()
     assert roster.pod_of("job-a") is None
-    assert roster.is_dead("job-a")
+    assert roster.is_dead("uid-job-a")
 
 
 def test_a_job_is_alive_while_one_of_its_pods_is(roster: Roster) -> None:
     hear(roster, "crashed", 0.0, "job-a-x")
     hear(roster, "running", 0.0, "job-a-y")
-    assert not roster.is_dead("job-a")
+    assert not roster.is_dead("uid-job-a")
     assert roster.pod_of("job-a") == "job-a-y"
 
 
 def test_a_job_without_a_known_pod_is_on_the_way_and_not_dead(roster: Roster) -> None:
     roster.expect("job-a", "job-a", "node-a", 0.0)
     assert roster.on_the_way()
-    assert not roster.is_dead("job-a")
+    assert not roster.is_dead("uid-job-a")
 
 
 def test_the_news_tell_how_far_each_pod_has_come(roster: Roster) -> None:
@@ -543,7 +543,7 @@ def test_what_can_be_asked_agrees(sequence: list[tuple[Any, ...]]) -> None:
             assert story.job == job
             assert story.state is not State.ENDED
             assert pod not in play.told
-            assert not roster.is_dead(job)
+            assert not roster.is_dead(f"uid-{job}")
         assert roster.on_the_way() or not any(there.values())
         assert bool(roster.news()) == roster.on_the_way()
 

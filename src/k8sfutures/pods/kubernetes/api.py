@@ -19,6 +19,13 @@ from ...errors import ClusterError
 NO_ANSWER: Final = 0
 """Status of a `ClusterError` where the API did not answer."""
 
+
+def passes(error: ClusterError) -> bool:
+    """Whether what has failed may work later: no answer, overload, a new leader."""
+    status = error.status
+    return status in {NO_ANSWER, 410, 429} or (status is not None and status >= 500)
+
+
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 WATCH_SECONDS: Final = 240
@@ -95,8 +102,12 @@ class KubeApi:
         """
         return self._ask("POST", path, body=body)
 
-    def delete(self, path: str) -> bool:
+    def delete(self, path: str, uid: str = "") -> bool:
         """Delete an object, and in the background what it owns.
+
+        Args:
+            path: the object's.
+            uid: the object's; "" for whichever has this path.
 
         Returns:
             Whether it was there.
@@ -105,7 +116,10 @@ class KubeApi:
             ClusterError: it was refused.
         """
         try:
-            self._ask("DELETE", path, {"propagationPolicy": "Background"})
+            options: dict[str, Any] = {"propagationPolicy": "Background"}
+            if uid:
+                options["preconditions"] = {"uid": uid}
+            self._ask("DELETE", path, body=options)
         except ClusterError as error:
             if error.status == 404:
                 return False

@@ -79,7 +79,7 @@ class Jobs:
             placements: where pods go.
             access: what they are told.
             pool_cpus: CPUs of the whole pool, or 0 where that is not known.
-            is_dead: whether the pod of a Job of this name is known to have ended.
+            is_dead: whether the pod of a Job with this uid is known to have ended.
 
         Returns:
             The Jobs' uids by their names: ours, and, with none, those that another client has
@@ -123,15 +123,15 @@ class Jobs:
         try:
             return self._api.create(self._path, body)
         except ClusterError as error:
-            # Of the same pool, node and CPUs: either another client's, or one that has ended.
-            if error.status != CONFLICT or not (is_dead(name) or self._has_ended(name)):
+            if error.status != CONFLICT:
                 raise
-        self.delete(name)
+            # Of the same pool, node and CPUs: either another client's, or one that has ended.
+            for one in self._api.list(self._path, fieldSelector=f"metadata.name={name}")[0]:
+                uid = one["metadata"]["uid"]
+                if not (has_ended(one) or is_dead(uid)):
+                    raise
+                self.delete(name, uid)
         return self._api.create(self._path, body)
-
-    def _has_ended(self, name: str) -> bool:
-        found = self._api.list(self._path, fieldSelector=f"metadata.name={name}")[0]
-        return all(has_ended(one) for one in found)
 
     def _tell(
         self, owners: Sequence[Json], secret: str, pull_secret: str | None, access: Access
@@ -154,13 +154,20 @@ class Jobs:
                 self.delete(owner["metadata"]["name"])
             raise
 
-    def delete(self, name: str) -> bool:
+    def delete(self, name: str, uid: str = "") -> bool:
         """Remove a Job and its pod.
+
+        Args:
+            name: the Job's.
+            uid: the Job's, so that no new one of its name is meant; "" for any.
 
         Returns:
             Whether it was there.
+
+        Raises:
+            ClusterError: it could not be; with status 409 where another one has its name now.
         """
-        return self._api.delete(f"{self._path}/{name}")
+        return self._api.delete(f"{self._path}/{name}", uid)
 
     def delete_all(self, selector: str | None = None) -> int:
         """Remove Jobs, and with them their pods and Secrets.

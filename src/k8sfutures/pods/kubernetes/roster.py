@@ -5,6 +5,7 @@ Pure: what was heard and the time go in, endings come out, each of them once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,6 +36,8 @@ class Ending:
         words: why.
         failed: whether it failed at its start, so that the next one would fail alike.
         stuck: whether it is still there, and is of no use.
+        misplaced: whether there was no room for it on its node after all.
+        uid: of the Job, or "".
     """
 
     pod: str
@@ -43,6 +46,8 @@ class Ending:
     words: str
     failed: bool
     stuck: bool
+    misplaced: bool = False
+    uid: str = ""
 
 
 class Roster:
@@ -74,8 +79,9 @@ class Roster:
         for name, story in self._stories.items():
             if name not in names and story.state is not State.ENDED:
                 words = f"pod {name} on node {story.node} was deleted"
-                ended = Story(name, story.node, story.job, State.ENDED, words, failed=True)
-                self._stories[name] = ended
+                self._stories[name] = dataclasses.replace(
+                    story, state=State.ENDED, words=words, failed=True
+                )
 
     def changed(self, pod: Json, now: float, *, deleted: bool) -> None:
         """A pod is new, has changed, or has been deleted."""
@@ -129,7 +135,13 @@ class Roster:
             if stuck or story.state is State.ENDED:
                 self._told.add(name)
                 failed = stuck or (story.failed and story.at_start)
-                found.append(Ending(name, story.job, story.node, story.words, failed, stuck))
+                found.append(
+                    Ending(
+                        *(name, story.job, story.node, story.words, failed, stuck),
+                        misplaced=story.misplaced,
+                        uid=story.uid,
+                    )
+                )
         for job, reason in list(self._refusals.items()):
             if now >= self._stuck_since.get(job, now) + STUCK_PATIENCE:
                 node = self._nodes.get(job, "?")
@@ -186,9 +198,12 @@ class Roster:
         """What is known of a pod."""
         return self._stories.get(pod)
 
-    def is_dead(self, job: str) -> bool:
-        """Whether the pods of a Job have ended, all that are known, or are of no use."""
-        pods = [story for story in self._stories.values() if story.job == job]
+    def is_dead(self, uid: str) -> bool:
+        """Whether the pods of a Job have ended, all that are known, or are of no use.
+
+        By its uid: another client may have put a new one of the same name in its place.
+        """
+        pods = [story for story in self._stories.values() if story.uid == uid]
         return bool(pods) and not any(map(self._is_there, pods))
 
     def pod_of(self, job: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...address import parse_amqp_url
 from ...config import Settings
 from ...errors import SettingValueError
 from ...image import default_image
@@ -94,3 +95,32 @@ def registry_of(settings: Settings) -> tuple[str, str, str] | None:
             "user and a password"
         )
     return server, user, password
+
+
+def broker_urls(settings: Settings) -> tuple[str, str]:
+    """The broker's URL for the client, and as pods on Kubernetes see it.
+
+    Raises:
+        SettingValueError: there is none that a pod can reach.
+    """
+    if settings.amqp_url is None:
+        raise SettingValueError(
+            "amqp_url is not set, and pods on Kubernetes cannot reach a broker of this machine's "
+            "own: give amqp_url (or K8SFUTURES_AMQP_URL) the URL of a RabbitMQ that they can "
+            "reach, as worker/rabbitmq.yaml starts one for a trial; or set pods='local' to run "
+            "on this machine"
+        )
+    pod_url = settings.pod_amqp_url or settings.amqp_url
+    address = parse_amqp_url(pod_url)
+    if _is_loopback(address.host):
+        name = "pod_amqp_url" if settings.pod_amqp_url else "amqp_url"
+        raise SettingValueError(
+            f"{name}={address.safe} is an address of each machine's own, where a pod on "
+            "Kubernetes would find itself: give pod_amqp_url (or K8SFUTURES_POD_AMQP_URL) the URL "
+            "of the same broker as pods see it"
+        )
+    return settings.amqp_url, pod_url
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1", "0.0.0.0"} or host.startswith("127.")  # noqa: S104

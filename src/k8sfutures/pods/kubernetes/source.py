@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from ...address import parse_amqp_url
 from ...codec import derive_key
-from ...config import Settings
-from ...errors import ClusterError, PodMismatch, PodsUnavailable, SettingValueError
+from ...config import Settings, is_pool_name
+from ...errors import ClusterError, PodMismatch, PodsUnavailable
 from ...outcomes import thread_died
 from .. import CpusHeld, Credentials, Need, PodEnded, PodEvent, PodsFailed, StartupNews
-from .api import NO_ANSWER, KubeApi
+from .api import KubeApi, passes
 from .capacity import Node, cpu_ids_of, not_ready, read_nodes
 from .jobs import Access, Jobs, has_ended
 from .labels import NODE, SELECTOR
@@ -23,7 +23,7 @@ from .manifests import PodSpec, job_name, ordinal_of
 from .placement import Size, place, why_not
 from .pools import connect, delete_pool
 from .roster import NEVER, Ending, Roster
-from .shape import pod_spec, registry_of, size_of
+from .shape import broker_urls, pod_spec, registry_of, size_of
 from .stories import State, refused_creations
 from .watcher import Changed, Heard, Listed, Watcher, WatcherDied
 
@@ -79,6 +79,7 @@ class KubernetesPods:
         self._api: KubeApi | None = None
         self._watcher: Watcher | None = None
         self._roster = Roster(pool)
+        self._misplaced: set[str] = set()  # nodes that had no room where there seemed to be some
         self._failures: dict[str, tuple[float, Ending]] = {}  # pod -> when, what
         self._need = Need()
         self._credentials: Credentials | None = None
@@ -111,12 +112,23 @@ class KubernetesPods:
                 self._provision(self._connected(), credentials, need)
                 return
             except ClusterError as error:
-                again = error.status == NO_ANSWER and not need.attached
-                if not again or time.monotonic() > deadline:
+                if need.attached or not passes(error):
                     self._cannot(str(error), error)
+                    return
+                if time.monotonic() > deadline:
+                    self._wait_for_api(error)
                     return
                 logger.info("%s; trying again", error)
             threading.Event().wait(API_PAUSE)  # for the API, which tells nobody when it is back
+
+    def _wait_for_api(self, error: ClusterError) -> None:
+        """It may be back later: too late for who begins, but not for who has calls at work."""
+        if not self._need.answered:
+            self._cannot(str(error), error)
+            return
+        logger.warning("pools cannot be filled up; trying again: %s", error)
+        self._events.append(StartupNews(str(error)))
+        self._look_again_at = time.monotonic() + LOOK_AGAIN
 
     def _cannot(self, text: str, cause: BaseException | None = None) -> None:
         """No pod can be started; that is the end only where none is there."""
@@ -129,6 +141,8 @@ class KubernetesPods:
 
     def watch(self, emit: Callable[[PodEvent], None]) -> None:
         """Wait until there is something to tell, or to do again."""
+        if not self._events:
+            self._look()  # at what has been learnt while nobody waited
         if not self._events:
             deadline = min(self._roster.deadline(), self._look_again_at, self._explain_at)
             self._hear(None if deadline == NEVER else max(0.0, deadline - time.monotonic()))
@@ -170,7 +184,7 @@ class KubernetesPods:
         by_name = {node.name: node for node in nodes}
         for one in mine:
             name = one["metadata"]["name"]
-            if not self._roster.is_dead(name):
+            if not self._roster.is_dead(one["metadata"]["uid"]):
                 where = one["metadata"]["annotations"].get(NODE, "?")
                 self._roster.expect(name, one["metadata"]["uid"], where, now)
                 if where in by_name:
@@ -224,7 +238,12 @@ class KubernetesPods:
         nodes = read_nodes(
             raw_nodes,
             [pod for pod in pods if pod["metadata"]["name"] not in names] + _alive(ours),
-            [one for one in every_job if not has_ended(one)],
+            # One whose pod has ended holds nothing, though its controller has yet to say so.
+            [
+                one
+                for one in every_job
+                if not has_ended(one) and not self._roster.is_dead(one["metadata"]["uid"])
+            ],
             selector=self._spec.every_node_selector,
             tolerations=self._spec.every_toleration,
         )
@@ -261,7 +280,7 @@ class KubernetesPods:
             for node in nodes
             if not node.refusal
             for holding in node.holdings
-            if holding.pool != self._pool
+            if holding.pool != self._pool and is_pool_name(holding.pool)
         }
 
     def _wait_for_room(self, nodes: list[Node], now: float, *, nothing: bool) -> None:
@@ -358,16 +377,23 @@ class KubernetesPods:
         self._roster.refused(refused_creations(events), now)
 
     def _tell(self, ending: Ending) -> None:
-        if ending.failed:
+        failed = ending.failed
+        if failed and ending.misplaced and ending.node not in self._misplaced:
+            # Others may have been quicker, or an old pod slow to end: once more.
+            self._misplaced.add(ending.node)
+            failed = False
+        if failed:
             logger.warning("%s", ending.words)
             self._failures[ending.pod] = (time.monotonic(), ending)
+        self._unexplained.discard(ending.pod)
+        alone = failed and not self._roster.on_the_way()
+        self._events.append(PodEnded(ending.pod, ending.words, failed=alone))
         if ending.stuck:
             # It would be there for ever, or start when nobody waits any more.
-            api = self._connected()
-            Jobs(api, self._pool).delete(ending.job)
-        self._unexplained.discard(ending.pod)
-        alone = ending.failed and not self._roster.on_the_way()
-        self._events.append(PodEnded(ending.pod, ending.words, failed=alone))
+            try:
+                Jobs(self._connected(), self._pool).delete(ending.job, ending.uid)
+            except ClusterError as error:
+                logger.warning("cannot remove the Job %s: %s", ending.job, error)
 
     def _explain(self, now: float) -> None:
         """Say why pods were lost that Kubernetes still believes in."""
@@ -390,35 +416,6 @@ class KubernetesPods:
             return f"its node {name} is not in the cluster any more"
         trouble = not_ready(nodes[0])
         return f"its node {name} {trouble}" if trouble else ""
-
-
-def broker_urls(settings: Settings) -> tuple[str, str]:
-    """The broker's URL for the client, and as pods on Kubernetes see it.
-
-    Raises:
-        SettingValueError: there is none that a pod can reach.
-    """
-    if settings.amqp_url is None:
-        raise SettingValueError(
-            "amqp_url is not set, and pods on Kubernetes cannot reach a broker of this machine's "
-            "own: give amqp_url (or K8SFUTURES_AMQP_URL) the URL of a RabbitMQ that they can "
-            "reach, as worker/rabbitmq.yaml starts one for a trial; or set pods='local' to run "
-            "on this machine"
-        )
-    pod_url = settings.pod_amqp_url or settings.amqp_url
-    address = parse_amqp_url(pod_url)
-    if _is_loopback(address.host):
-        name = "pod_amqp_url" if settings.pod_amqp_url else "amqp_url"
-        raise SettingValueError(
-            f"{name}={address.safe} is an address of each machine's own, where a pod on "
-            "Kubernetes would find itself: give pod_amqp_url (or K8SFUTURES_POD_AMQP_URL) the URL "
-            "of the same broker as pods see it"
-        )
-    return settings.amqp_url, pod_url
-
-
-def _is_loopback(host: str) -> bool:
-    return host in {"localhost", "::1", "0.0.0.0"} or host.startswith("127.")  # noqa: S104
 
 
 def _alive(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:

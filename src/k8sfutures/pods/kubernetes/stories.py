@@ -63,6 +63,8 @@ class Story:
         words: what Kubernetes says, for people.
         failed: of one that has ended: whether it failed.
         at_start: whether that was at its start.
+        misplaced: whether its node, and not the pod, is what is wrong: there was no room after all.
+        uid: of its Job, or "".
     """
 
     name: str
@@ -72,6 +74,8 @@ class Story:
     words: str
     failed: bool = False
     at_start: bool = False
+    misplaced: bool = False
+    uid: str = ""
 
 
 def story_of(pod: Json, *, deleted: bool = False) -> Story:
@@ -84,16 +88,18 @@ def story_of(pod: Json, *, deleted: bool = False) -> Story:
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     name = metadata["name"]
     node = spec.get("nodeName") or (metadata.get("annotations") or {}).get(NODE, "?")
-    job = next((one["name"] for one in metadata.get("ownerReferences") or ()), "")
+    owner: Json = next(iter(metadata.get("ownerReferences") or ()), {})
 
-    def tell(state: State, words: str, *, failed: bool = False, at_start: bool = False) -> Story:
+    def tell(state: State, words: str, **flags: bool) -> Story:
         said = f"pod {name} on node {node} {words}"
-        return Story(name, node, job, state, said, failed=failed, at_start=at_start)
+        job, uid = owner.get("name", ""), owner.get("uid", "")
+        return Story(name, node, job, state, said, uid=uid, **flags)
 
     if status.get("phase") == "Failed" and not metadata.get("deletionTimestamp"):
         evicted, never_ran = _why_disrupted(status), not _containers(status)
         if evicted:
-            return tell(State.ENDED, f"was evicted: {evicted}", failed=True, at_start=never_ran)
+            how = f"was evicted: {evicted}"
+            return tell(State.ENDED, how, failed=True, at_start=never_ran, misplaced=never_ran)
     ended = _container(status, "terminated")
     if ended is not None:
         words, failed, at_start = _how_it_ended(ended, pod)
@@ -101,7 +107,9 @@ def story_of(pod: Json, *, deleted: bool = False) -> Story:
     if status.get("phase") in {"Failed", "Succeeded"}:
         words = _because(status.get("reason"), status.get("message")) or "without saying why"
         how = f"failed: {words}" if status["phase"] == "Failed" else "has ended"
-        return tell(State.ENDED, how, failed=status["phase"] == "Failed", at_start=True)
+        failed = status["phase"] == "Failed"
+        # The kubelet did not admit it: OutOfcpu, OutOfpods, UnexpectedAdmissionError and others.
+        return tell(State.ENDED, how, failed=failed, at_start=True, misplaced=failed)
     if deleted:
         return tell(State.ENDED, f"was deleted{_why_deleted(pod)}", failed=True)
     for container in _containers(status):
@@ -122,7 +130,7 @@ def story_of(pod: Json, *, deleted: bool = False) -> Story:
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             words = _because(condition.get("reason"), condition.get("message"))
-            return tell(State.STUCK, f"is not placed by the scheduler: {words}")
+            return tell(State.STUCK, f"is not placed by the scheduler: {words}", misplaced=True)
     return tell(State.STARTING, "is waiting to be started")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 10.0
 """Seconds between two attempts to reach the API again."""
+
+SHORT: Final = 1.0
+"""Seconds; a server that ends a watch sooner than this is not asked again at once."""
 
 GONE: Final = 410
 """Status of a watch whose version is too old: list again."""
@@ -95,8 +99,13 @@ class Watcher:
                     if not self._version:
                         pods, self._version = self._api.list(self._path, labelSelector=SELECTOR)
                         self._tell(Listed(pods))
+                    began = time.monotonic()
                     self._follow()
-                    pause = FIRST_PAUSE
+                    if time.monotonic() - began < SHORT:
+                        self._stopped.wait(pause)
+                        pause = min(LONGEST_PAUSE, pause * 2)
+                    else:
+                        pause = FIRST_PAUSE
                 except ClusterError as error:
                     if self._stopped.is_set():
                         return
