@@ -44,7 +44,8 @@ from .outcomes import once_more, stand_alone
 from .pods import Credentials, PodSource
 from .pods.pool import Pool
 from .pods.selection import pod_source
-from .serialization import blame, dumps
+from .serialization import dumps
+from .unpicklable import blame
 
 P = ParamSpec("P")
 T = TypeVar("T")

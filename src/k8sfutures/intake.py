@@ -10,11 +10,11 @@ from typing import Any
 
 from .control import WAKE, Control, MapExtended, MapStarted, Refused, Shutdown
 from .errors import ExecutorBroken
+from .functions import Functions, PickledFunction
 from .link import LinkEvent
 from .maps import Map
 from .messages import Call
 from .pods import PodEvent
-from .serialization import Functions, PickledFunction
 
 
 class Intake:

@@ -15,10 +15,12 @@ from typing import Any
 
 import msgpack
 
+from .functions import PickledFunction
 from .messages import RESULT
 from .outcomes import failure_of, loaded
 from .scheduler_events import Range
-from .serialization import PickledFunction, blame, dumps
+from .serialization import dumps
+from .unpicklable import blame
 
 Outcome = tuple[int, bytes | None] | BaseException
 

@@ -8,9 +8,10 @@ import msgpack
 import pytest
 
 from k8sfutures.exceptions import dumps_exception
+from k8sfutures.functions import PickledFunction
 from k8sfutures.maps import Map
 from k8sfutures.messages import EXCEPTION, RESULT
-from k8sfutures.serialization import PickledFunction, dumps, loads
+from k8sfutures.serialization import dumps, loads
 
 
 class CannotPickle:

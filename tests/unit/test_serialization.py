@@ -16,13 +16,9 @@ import pytest
 
 from k8sfutures.errors import ResultNotLoadable
 from k8sfutures.exceptions import dumps_exception
-from k8sfutures.serialization import (
-    Functions,
-    blame,
-    dumps,
-    loads,
-    name_of,
-)
+from k8sfutures.functions import Functions, name_of
+from k8sfutures.serialization import dumps, loads
+from k8sfutures.unpicklable import blame
 
 FACTOR = 2
 
