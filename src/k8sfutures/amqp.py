@@ -28,6 +28,7 @@ import pika.exceptions
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
 from .address import parse_amqp_url
+from .bulk_memory import get_used_to_bulk
 from .errors import BrokerRefused, BrokerUnreachable, ExecutorBroken
 from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
 
@@ -41,6 +42,9 @@ HEARTBEAT: Final = 10
 
 BLOCKED_TIMEOUT: Final = 600
 """Seconds that a publisher waits for a broker that is out of memory or disk."""
+
+READ_SIZE: Final = 256 * 1024
+"""Bytes that are read at once from the connection to the broker, at most."""
 
 _HANG_UP: Final = 2.0
 """Seconds for the connection to close after the connection thread has failed."""
@@ -102,6 +106,7 @@ class AmqpEndpoint:
         self._closing = False
         self._pause = _FIRST_PAUSE
         self._on_closed: Callable[[], None] | None = None
+        get_used_to_bulk()
 
     def open(self) -> None:
         """Connect, and go on connecting whenever the connection is lost."""
@@ -154,6 +159,9 @@ class AmqpEndpoint:
         if self._closing:
             connection.close()
             return
+        # pika reads 4 KiB at a time, and looks each time whether a frame (128 KiB, of what is
+        # bulky) is complete. It has no option for that.
+        connection._transport._MAX_RECV_BYTES = READ_SIZE  # noqa: SLF001
         connection.add_on_connection_blocked_callback(self._blocked)
         connection.add_on_connection_unblocked_callback(self._unblocked)
         connection.channel(on_open_callback=self._channel_opened)

@@ -4,10 +4,14 @@ A message on the wire::
 
     digest (32 bytes)  b"k8f"  protocol (1 byte)  header (msgpack)  tail (raw bytes)
 
-The digest is HMAC-SHA256 (RFC 2104) under the pool's key over all that follows it. So far it is
-the same in every version of the protocol, so that a peer of another one is known for certain. The
-header is ``[kind, sender, counter, field, ...]``; only a chunk has a tail. Nothing here is ever
-unpickled.
+The digest is HMAC-SHA256 (RFC 2104) under the pool's key over what follows it, the tail left out.
+So far it is the same in every version of the protocol, so that a peer of another one is known for
+certain. The header is ``[kind, sender, counter, field, ...]``. Nothing here is ever unpickled.
+
+Only a chunk has a tail, which may be long, and SHA-256 takes 0.5 ms for each MiB: more than all
+else that is done to it. So the last field of a chunk's header is the tail's own tag, GMAC with
+AES-256 (NIST SP 800-38D), which is 15 times as fast. Its key is the sender's own, HMAC-SHA256 of
+the sender's name under the pool's key; its nonce is the counter, which no sender uses twice.
 
 `Codec.decode` raises `MessageError` for anything that is not a well-formed message signed
 with our key and newer than the last one of the same sender, and for no other reason.
@@ -19,7 +23,7 @@ import dataclasses
 import hashlib
 import hmac
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
@@ -28,6 +32,7 @@ from .messages import (
     PROTOCOL,
     Attach,
     Chunk,
+    Credit,
     Detach,
     Goodbye,
     Group,
@@ -41,6 +46,9 @@ from .messages import (
     Returned,
     Yield,
 )
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _MAGIC: Final = b"k8f" + bytes([PROTOCOL])
 _DIGEST_SIZE: Final = 32
@@ -103,6 +111,12 @@ def _shares(value: object) -> bool:
     )
 
 
+def _needs(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        type(key) is int and _ints(blobs) for key, blobs in value.items()
+    )
+
+
 def _versions(value: object) -> bool:
     return type(value) is tuple and tuple(map(type, value)) == (str, int, str)
 
@@ -115,18 +129,19 @@ def _texts(value: object) -> bool:
 
 _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Attach: (_versions, _int, _is(float, int), _is(bytes, _NONE), _is(int, _NONE)),
-    Group: (_int, _functions, _ints, _shares),
-    Renew: (_int, _int),
+    Group: (_int, _functions, _ints, _shares, _needs),
+    Renew: (_int, _int, _ints),
     Recall: (_ints,),
     Detach: (_int,),
     Chunk: (_int, _int, _int, _int, _is(bytes, memoryview)),
-    Hello: (_str, _str, _int, _ints, _versions, _is(bool), _int, _ints, _int, _texts, _int),
+    Hello: (_str, _str, _int, _ints, _versions, _is(bool), _int, _ints, _int, _texts, _int, _ints),
     Results: (_int, _rows((int, int, int, int, bytes), (int, int, int, int, _NONE))),
     Returned: (_ints, _is(bool)),
     InitializerRaised: (_int, _bytes),
     Goodbye: (_str,),
     Printed: (_rows((int, int, str)),),
     Yield: (_str,),
+    Credit: (_int,),
 }
 _KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
@@ -136,16 +151,21 @@ _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
 # as tuples. msgpack has one sequence type, so the decoder says which where.
 _TO_LIST: Final[dict[type[Any], tuple[int, ...]]] = {
     Group: (2,),
+    Renew: (2,),
     Recall: (0,),
-    Hello: (3, 7),
+    Hello: (3, 7, 11),
     Results: (1,),
     Returned: (0,),
     Printed: (0,),
 }
 
 
-_SHORT: Final = 512
-"""Bytes of a header that are looked at first: more than a chunk has, so its tail is not copied."""
+_NONCE_SIZE: Final = 12
+_CHUNK_MARK: Final = bytes((0x98, Chunk.kind))
+"""How the header of a chunk begins: an array of eight, the first of them its kind."""
+
+_LONGEST_HEADER: Final = 512
+"""Bytes of a chunk's header, at most."""
 
 
 def derive_key(secret: str) -> bytes:
@@ -178,6 +198,7 @@ class Codec:
         self.sender = sender
         self._counter = 0
         self._newest: dict[str, int] = {}
+        self._tags: dict[str, AESGCM] = {}
 
     def encode(self, message: Message) -> bytes:
         """The bytes to publish for `message`.
@@ -191,14 +212,13 @@ class Codec:
         self._counter += 1
         cls = type(message)
         fields = [getattr(message, name) for name in _FIELDS[cls]]
+        tail: bytes | memoryview = b""
         if cls is Chunk:
-            tail = fields.pop()
-            header: bytes = _MAGIC + msgpack.packb([cls.kind, self.sender, self._counter, *fields])
-            mac = hmac.new(self._key, header, "sha256")
-            mac.update(tail)
-            return b"".join((mac.digest(), header, tail))  # the only copy of a bulky tail
+            tail = fields[-1]
+            fields[-1] = self._tag(self.sender, self._counter, tail)
         signed: bytes = _MAGIC + msgpack.packb([cls.kind, self.sender, self._counter, *fields])
-        return hmac.digest(self._key, signed, "sha256") + signed
+        digest = hmac.digest(self._key, signed, "sha256")
+        return b"".join((digest, signed, tail)) if tail else digest + signed
 
     def decode(self, body: bytes) -> Envelope:
         """The message in `body`, if it is one, is signed with our key, and is not a repetition.
@@ -215,7 +235,8 @@ class Codec:
         magic = body[_DIGEST_SIZE:_PREFIX]
         if len(magic) != len(_MAGIC) or magic[:-1] != _MAGIC[:-1]:
             raise MessageError("not a k8sfutures message")
-        digest = hmac.digest(self._key, memoryview(body)[_DIGEST_SIZE:], "sha256")
+        end = _end_of_header(body) if magic == _MAGIC else len(body)
+        digest = hmac.digest(self._key, memoryview(body)[_DIGEST_SIZE:end], "sha256")
         if not hmac.compare_digest(digest, body[:_DIGEST_SIZE]):
             raise MessageError("the signature does not match this pool's key")
         if magic != _MAGIC:
@@ -223,53 +244,90 @@ class Codec:
             raise MessageError(
                 f"protocol {protocol}, and this side speaks {PROTOCOL}", protocol=protocol
             )
-        sender, counter, message = _parse(memoryview(body)[_PREFIX:])
+        sender, counter, message = _parse(
+            memoryview(body)[_PREFIX:end], memoryview(body)[end:], self._check_tail
+        )
         if counter <= self._newest.get(sender, 0):
             raise MessageError(f"repeats or precedes an earlier message of {sender}")
         self._newest[sender] = counter
         return Envelope(sender, message)
 
+    def _tag(self, sender: str, counter: int, tail: bytes | memoryview) -> bytes:
+        cipher = self._tags.get(sender)
+        if cipher is None:
+            # Here, as it takes 30 ms to import, and many a client has nothing bulky.
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+            key = hmac.digest(self._key, b"k8sfutures chunks " + sender.encode(), "sha256")
+            cipher = self._tags[sender] = AESGCM(key)
+        return cipher.encrypt(counter.to_bytes(_NONCE_SIZE, "big"), b"", tail)
+
+    def _check_tail(self, sender: str, counter: int, tag: object, tail: memoryview) -> None:
+        if type(tag) is not bytes or not hmac.compare_digest(self._tag(sender, counter, tail), tag):
+            raise MessageError("the tail of a chunk does not match its tag")
+
     def forget(self, sender: str) -> None:
         """Drop what is remembered of a sender that will not be heard again."""
         self._newest.pop(sender, None)
+        self._tags.pop(sender, None)
 
 
-def _parse(header: memoryview) -> tuple[str, int, Message]:
+def _end_of_header(body: bytes) -> int:
+    """Where the header ends, before its signature is checked: only a chunk's ends early."""
+    if body[_PREFIX : _PREFIX + 2] != _CHUNK_MARK:
+        return len(body)
+    unpacker = msgpack.Unpacker(max_buffer_size=_LONGEST_HEADER)
+    unpacker.feed(memoryview(body)[_PREFIX : _PREFIX + _LONGEST_HEADER])
+    try:
+        unpacker.skip()
+    except (ValueError, msgpack.UnpackException):
+        return len(body)
+    end: int = _PREFIX + unpacker.tell()
+    return end
+
+
+def _parse(
+    header: memoryview,
+    tail: memoryview,
+    check: Callable[[str, int, object, memoryview], None],
+) -> tuple[str, int, Message]:
     """Sender, counter and message of a header whose signature is right."""
     # The size also bounds what an array may claim to hold, and so what is allocated for it.
     unpacker = msgpack.Unpacker(
         use_list=False, strict_map_key=False, max_buffer_size=max(1, len(header)), raw=False
     )
-    unpacker.feed(header[:_SHORT])
+    unpacker.feed(header)
     try:
-        try:
-            kind, sender, counter, *fields = unpacker.unpack()
-        except msgpack.OutOfData:
-            unpacker.feed(header[_SHORT:])
-            kind, sender, counter, *fields = unpacker.unpack()
+        kind, sender, counter, *fields = unpacker.unpack()
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MessageError(f"a header that cannot be read: {error}") from error
     cls = _KINDS.get(kind) if type(kind) is int else None
     if cls is None or type(sender) is not str or type(counter) is not int:
         raise MessageError(f"of an unknown kind: {kind!r:.40}")
-    if cls is Chunk:
-        fields.append(header[unpacker.tell() :])
-    elif unpacker.tell() != len(header):
+    if cls is Chunk and len(fields) == len(_FIELDS[Chunk]):
+        check(sender, counter, fields[-1], tail)
+        fields[-1] = tail
+    elif unpacker.tell() != len(header) or tail:
         raise MessageError(f"a {cls.__name__} with more behind it")
     for index in _TO_LIST.get(cls, ()):
         if index < len(fields) and type(fields[index]) is tuple:
             fields[index] = list(fields[index])
-    if cls is Group and len(fields) == 4 and type(fields[3]) is dict:
+    if cls is Group and len(fields) == 5 and type(fields[3]) is dict:
         fields[3] = {
             pod: (share[0], list(share[1]))
             if type(share) is tuple and len(share) == 2 and type(share[1]) is tuple
             else None
             for pod, share in fields[3].items()
         }
+        if type(fields[4]) is dict:
+            fields[4] = {
+                key: list(blobs) if type(blobs) is tuple else None
+                for key, blobs in fields[4].items()
+            }
     shapes = _SHAPES[cls]
     if len(fields) != len(shapes):
         raise MessageError(f"a {cls.__name__} with {len(fields)} fields, not {len(shapes)}")
-    for name, check, value in zip(_FIELDS[cls], shapes, fields, strict=True):
-        if not check(value):
+    for name, fits, value in zip(_FIELDS[cls], shapes, fields, strict=True):
+        if not fits(value):
             raise MessageError(f"a {cls.__name__} whose {name} has the wrong shape")
     return sender, counter, cls(*fields)

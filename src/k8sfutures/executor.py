@@ -143,6 +143,7 @@ class K8sRabbitExecutor(Executor):
         self._map_ids = itertools.count(1)
         self._manager = Manager(Plan(name=name, pool=pool, source=source, connect=connect, **plan))
         self._functions = self._manager.functions
+        self._blobs = self._manager.blobs
         weakref.finalize(self, _abandon, self._manager, self._pid).atexit = False
         _managers.add(self._manager)
         self._manager.start()
@@ -170,9 +171,9 @@ class K8sRabbitExecutor(Executor):
             pickled = self._functions.get(fn)
             if pickled is None:
                 pickled = self._functions.caller(fn)
-                body = dumps(((fn, *args), kwargs))
+                body = self._blobs.dumps_call(fn, args, kwargs)
             else:
-                body = dumps((args, kwargs))
+                body = self._blobs.dumps((args, kwargs))
         except Exception as error:
             blame(error, fn, args, kwargs)
             stand_alone(error)
@@ -219,7 +220,7 @@ class K8sRabbitExecutor(Executor):
         except Exception as error:
             blame(error, fn, (), {})
             return _failing(items, error)
-        map_ = Map(next(self._map_ids), pickled)
+        map_ = Map(next(self._map_ids), pickled, self._blobs)
         first = list(items if buffersize is None else itertools.islice(items, buffersize))
         if not first:
             return iter(())

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .blobs import Blobs
 from .own_modules import own_modules
-from .serialization import dumps
 
 
 def invoke(function: Callable[..., object], /, *args: object, **kwargs: object) -> object:
@@ -109,9 +109,13 @@ class Functions:
     """The functions of one executor, each pickled once for as long as it lives.
 
     Safe for threads that submit at the same time: at worst a function is pickled twice.
+
+    Args:
+        blobs: of the executor; bulky parts of functions are among them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, blobs: Blobs) -> None:
+        self._dumps = blobs.dumps
         self._by_id: dict[int, tuple[weakref.ref[Any], PickledFunction]] = {}
         self._callers: dict[object, PickledFunction] = {}
         self._next_id = 1
@@ -161,7 +165,7 @@ class Functions:
         Raises:
             Exception: what pickling it raised.
         """
-        return self._new(name_of(function), dumps(function))
+        return self._new(name_of(function), self._dumps(function))
 
     def caller(self, function: Callable[..., object]) -> PickledFunction:
         """What calls a callable that travels as its first argument.
@@ -177,12 +181,12 @@ class Functions:
         name = getattr(key, "__qualname__", None) or type(function).__qualname__
         known = self._callers.get(name)
         if known is None:
-            known = self._new(name_of(function), dumps(invoke))
+            known = self._new(name_of(function), self._dumps(invoke))
             self._callers[name] = known
         return known
 
     def _pickle(self, function: Any) -> PickledFunction:
-        pickled = self._new(name_of(function), dumps(function))
+        pickled = self._new(name_of(function), self._dumps(function))
         if isinstance(function, types.FunctionType):
             _watch(function, pickled, set())
         key = id(function)

@@ -34,7 +34,7 @@ from .errors import ImageError, SettingValueError
 
 logger = logging.getLogger("k8sfutures.image")
 
-DEPENDENCIES: Final = ("cloudpickle", "dill", "msgpack", "pika", "tblib")
+DEPENDENCIES: Final = ("cloudpickle", "cryptography", "dill", "msgpack", "pika", "tblib")
 """What a pod imports: each in the client's version, as they must understand each other's pickles.
 A pod does not talk to Kubernetes, so of the package's dependencies that client stays out."""
 

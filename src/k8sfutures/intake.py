@@ -8,6 +8,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
+from .blobs import Blobs
 from .control import WAKE, Control, MapExtended, MapStarted, Refused, Shutdown
 from .errors import ExecutorBroken
 from .functions import Functions, PickledFunction
@@ -30,7 +31,8 @@ class Intake:
         """Whether it takes nothing new."""
         self.broken: ExecutorBroken | None = None
         """Why the executor can run nothing any more, if so."""
-        self.functions = Functions()
+        self.blobs = Blobs()
+        self.functions = Functions(self.blobs)
 
     def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
         """Queue a call; returns whether it was taken, which it is not after shutdown."""

@@ -70,7 +70,7 @@ class Manager(Intake):
         self._maps: dict[int, Map] = {}
         self._demand = Demand(plan.max_workers, eager=plan.source.eager)
         self._losses = Losses(plan.retries, explains=plan.source.explains)
-        self._session = Session(plan, self._scheduler, self._demand, self._losses)
+        self._session = Session(plan, self._scheduler, self._demand, self._losses, self.blobs)
         self._printer = Printer(plan.name)
         self._provisioner = Provisioner(plan.source, self._inbox.put, plan.name)
         self._shutdown = self._finished = False
@@ -300,7 +300,7 @@ class Manager(Intake):
         for function in order.released:
             self.functions.bodies.pop(function, None)
         functions = {number: self.functions.bodies[number].data for number in order.functions}
-        self._session.send_group(Group(order.number, functions, order.released, shares))
+        self._session.send_group(Group(order.number, functions, order.released, shares, {}))
         return withdrawn
 
     # --- outcomes in

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgpack
 
+from .blobs import Blob, Blobs, Bulky, blobs_of
 from .functions import PickledFunction
 from .messages import RESULT
 from .outcomes import failure_of, loaded
 from .scheduler_events import Range
-from .serialization import dumps
 from .unpicklable import blame
 
 Outcome = tuple[int, bytes | None] | BaseException
@@ -31,11 +31,14 @@ class Map:
     Args:
         map_id: its number in the executor.
         function: what is applied.
+        blobs: of the executor; bulky parts of items are among them.
     """
 
-    def __init__(self, map_id: int, function: PickledFunction) -> None:
+    def __init__(self, map_id: int, function: PickledFunction, blobs: Blobs) -> None:
         self.id = map_id
         self.function = function
+        self._blobs = blobs
+        self._shared: set[Blob] = set()  # blobs of several items, kept for those to come
         self.growing = False
         """Whether the caller may still add items."""
         self._items: dict[int, tuple[Any, ...]] = {}
@@ -98,6 +101,7 @@ class Map:
     def body_of(self, start: int, count: int) -> bytes:
         """The pickled items of a range; those that cannot be pickled have failed with that."""
         bodies: list[bytes | None] = []
+        used: dict[int, Blob] = {}
         failed: list[tuple[int, Outcome]] = []
         for index in range(start, start + count):
             args = self._items.get(index)
@@ -105,7 +109,9 @@ class Map:
                 bodies.append(None)
                 continue
             try:
-                bodies.append(dumps(args))
+                body = self._blobs.dumps(args)
+                used.update((blob.id, blob) for blob in blobs_of(body))
+                bodies.append(body)
             except BaseException as error:  # an item's own code runs here, and may even exit
                 blame(error, self.function.name, args, {})
                 bodies.append(None)
@@ -113,7 +119,12 @@ class Map:
         if failed:
             self.settle(failed)
         packed: bytes = msgpack.packb(bodies)
-        return packed
+        if not used:
+            return packed
+        whole = Bulky(packed)
+        whole.blobs = tuple(used.values())
+        self._shared.update(blob for blob in whole.blobs if blob.wanted_again)
+        return whole
 
     def settle(self, outcomes: list[tuple[int, Outcome]]) -> None:
         """Outcomes are there; an item that has failed already keeps its failure."""

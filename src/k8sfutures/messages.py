@@ -13,29 +13,33 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 import cloudpickle
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """Version of this module and of `codec`; pods and clients of different versions do not talk."""
 
-CHUNK_SIZE: Final = 4 * 1024 * 1024
-"""Bytes of one chunk of a bulky body: well under the 16 MiB that RabbitMQ 4 accepts."""
+CHUNK_SIZE: Final = 1024 * 1024
+"""Bytes of one chunk of a bulky body: well under the 16 MiB that RabbitMQ 4 accepts, and so few
+that the ends work on one while the broker has the next."""
+
+GROUP_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of the bodies in one group or one message of results."""
 
 INLINE_LIMIT: Final = 256 * 1024
-"""A body above this many bytes travels in chunks of its own, to the one pod that needs it."""
+"""What has more bytes than this travels in chunks of its own, to the one pod that needs it."""
 
 Call = tuple[int, int, int, bytes | None]
 """(call id, function id, items, body). ``items`` is 0 for one submitted call, whose body is the
 pickled ``(args, kwargs)``; n > 0 for a range of a map, whose body is a msgpack array of n
-argument tuples, each pickled on its own (nil where that failed; its outcome says nothing). A
-body of None has been sent ahead in chunks."""
+argument tuples, each pickled on its own (nil where that failed; its outcome says nothing). None
+stands for the body of a range until it is dispatched. `bodies` says what a body may be."""
 
 Outcome = tuple[int, int, int, int, bytes | None]
 """(call id, item, status, microseconds it ran, body)."""
 
-# What a chunk belongs to, where it is not an item's outcome.
-ARGUMENTS: Final = -1
-"""The body of a call."""
-FUNCTION: Final = -2
-"""A function, whose id stands for the call's; the group then has no bytes of it."""
+# What a chunk belongs to, where it is not an item's outcome: a blob of this kind.
+DATA: Final = -1
+"""A part of bodies."""
+MODULES: Final = -2
+"""Modules of the user's own; needed before anything else of a call is loaded."""
 
 # The statuses of an outcome.
 RESULT: Final = 0
@@ -98,6 +102,8 @@ class Group:
         functions: pickled functions by id, those that some pod here does not have yet.
         released: ids of functions that no call will use again.
         shares: pod name to (how many calls may run there at once, its calls).
+        needs: ids of the blobs without which a call cannot run, by its id; those of a function
+            by its id's negative. They come in chunks, before or after this.
     """
 
     kind: ClassVar[int] = 2
@@ -105,15 +111,23 @@ class Group:
     functions: dict[int, bytes]
     released: list[int]
     shares: dict[str, tuple[int, list[Call]]]
+    needs: dict[int, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Client to one pod: I am alive, and have the results up to number `results`."""
+    """Client to one pod: I am alive, and have the results up to number `results`.
+
+    Attributes:
+        group: number of the last group that the client has sent.
+        results: number of the last results that it has.
+        released: ids of blobs that no call will need that is not there yet.
+    """
 
     kind: ClassVar[int] = 3
     group: int
     results: int
+    released: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +148,21 @@ class Detach:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a bulky body: of an outcome, of arguments or of a function; the tail has it."""
+    """A piece of something bulky; the tail has it. They come in order.
+
+    Attributes:
+        subject: id of the call whose outcome this is, or of the blob.
+        item: of the call; for a blob its kind, which is negative.
+        index: counts the pieces, of which all but the last have `CHUNK_SIZE` bytes.
+        size: bytes of the whole.
+        tail: the bytes.
+    """
 
     kind: ClassVar[int] = 6
-    call: int
+    subject: int
     item: int
     index: int
-    count: int
+    size: int
     tail: bytes | memoryview = dataclasses.field(repr=False)
 
 
@@ -161,6 +183,7 @@ class Hello:
         results: number of the last results before those that follow this message.
         shape: the settings that the pod was made with, as texts.
         pool_cpus: CPUs of the whole pool where it was made to have all that it can; else 0.
+        blobs: ids of the client's blobs that it has.
     """
 
     kind: ClassVar[int] = 7
@@ -175,6 +198,7 @@ class Hello:
     results: int
     shape: dict[str, str]
     pool_cpus: int
+    blobs: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +257,14 @@ class Yield:
     pool: str
 
 
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """To whoever sends chunks: so many bytes of them have been taken, and more may come."""
+
+    kind: ClassVar[int] = 14
+    size: int
+
+
 Message = (
     Attach
     | Group
@@ -247,4 +279,5 @@ Message = (
     | Goodbye
     | Printed
     | Yield
+    | Credit
 )

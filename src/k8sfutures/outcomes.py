@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import pickle
 import signal
 import threading
 import types
@@ -11,6 +13,7 @@ from typing import Any, Final
 
 import msgpack
 
+from .bodies import loads, unpacked
 from .errors import (
     CallNotLoadable,
     ExecutorBroken,
@@ -20,7 +23,6 @@ from .errors import (
     WorkerCrashed,
 )
 from .messages import CRASHED, NOT_LOADABLE
-from .serialization import loads
 
 
 def loaded(body: bytes | None, function: str) -> Any:
@@ -34,7 +36,7 @@ def loaded(body: bytes | None, function: str) -> Any:
         ResultNotLoadable: it cannot be unpickled here; the cause says why.
     """
     try:
-        return loads(body or b"")
+        return _loads(body or b"")
     except BaseException as error:  # a result's own code runs here, and may even exit
         if isinstance(error, KeyboardInterrupt) and _in_main_thread():
             raise  # somebody has pressed Ctrl-C
@@ -42,6 +44,20 @@ def loaded(body: bytes | None, function: str) -> Any:
             f"what {function} returned or raised cannot be unpickled here: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+class Whole(bytes):
+    """The body of an outcome whose parts have arrived."""
+
+    memory: bytearray
+
+
+def _loads(body: bytes) -> Any:
+    if not isinstance(body, Whole):
+        return pickle.loads(body)
+    _, _, sizes = unpacked(body)
+    memory, ends = memoryview(body.memory), list(itertools.accumulate(sizes))
+    return loads(body, lambda part: memory[ends[part] - sizes[part] : ends[part]])
 
 
 def _in_main_thread() -> bool:

@@ -23,12 +23,13 @@ import sys
 import threading
 import types
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import cloudpickle
 
+from .bodies import Segments
 from .own_modules import own_modules
 
 PROTOCOL: Final = 5
@@ -85,12 +86,78 @@ def dumps(obj: object) -> bytes:
         # The contents of arrays stay out of it: no name of a module is in there, and to search
         # 10 MB for some costs more than to pickle them.
         data = pickle.dumps(obj, PROTOCOL, buffer_callback=buffers.append)
-        # `find`, as `in` takes ten times as long on bytes: it tries an integer first.
-        if data.find(_MAIN) >= 0 or (data.find(_REFERENCE) >= 0 and _refers_to_own(data)):
+        if _refers_to_definitions(data):
             return _dumps_definitions(obj)
         return pickle.dumps(obj, PROTOCOL) if buffers else data
     except Exception:  # cloudpickle takes it, or says what is wrong with it
         return _dumps_definitions(obj)
+
+
+def split(obj: object, limit: int) -> tuple[list[bytes], list[pickle.PickleBuffer]]:
+    """Pickle any object like `dumps`, with its bulky parts apart.
+
+    Args:
+        obj: data, definitions, or both.
+        limit: bytes that a part has at least to be bulky.
+
+    Returns:
+        The pickle in segments, of which there are several only where a bytes object or a text in
+        it is bulky and so a segment of its own; and its bulky buffers (PEP 574), of which nothing
+        has been copied.
+
+    Raises:
+        Exception: as for `dumps`.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        if buffer.raw().nbytes < limit:
+            return True
+        buffers.append(buffer)
+        return False
+
+    by_definitions = False
+    try:
+        if type(obj) is tuple and _has_bulky_text(obj, limit):
+            file = Segments(limit)
+            pickle.Pickler(file, PROTOCOL, buffer_callback=in_band).dump(obj)
+            segments = file.take()
+            if not any(map(_refers_to_definitions, file.code)):
+                return segments, buffers
+            buffers.clear()
+        data = pickle.dumps(obj, PROTOCOL, buffer_callback=in_band)
+        by_definitions = _refers_to_definitions(data)
+    except Exception:
+        by_definitions = True
+    if by_definitions:
+        buffers.clear()
+        data = _dumps_definitions(obj, in_band)
+    if len(data) < limit:
+        return [data], buffers
+    # Once more, for what is bulky in it: few calls come here, and none of those that hurry.
+    buffers.clear()
+    file = Segments(limit)
+    if by_definitions:
+        data = _dumps_definitions(obj, in_band, file)
+        return file.take() or [data], buffers
+    pickle.Pickler(file, PROTOCOL, buffer_callback=in_band).dump(obj)
+    return file.take(), buffers
+
+
+def _has_bulky_text(call: tuple[Any, ...], limit: int) -> bool:
+    """Whether an argument is a bulky ``bytes`` or ``str``: then one look at it is enough."""
+    return any(
+        type(value) in _TEXTS and len(value) >= limit
+        for value in (call[0] if call and type(call[0]) is tuple else call)
+    )
+
+
+_TEXTS: Final = frozenset((bytes, str))
+
+
+def _refers_to_definitions(data: bytes) -> bool:
+    # `find`, as `in` takes ten times as long on bytes: it tries an integer first.
+    return data.find(_MAIN) >= 0 or (data.find(_REFERENCE) >= 0 and _refers_to_own(data))
 
 
 def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
@@ -110,11 +177,16 @@ class _DefinitionsPickler(cloudpickle.Pickler):  # type: ignore[misc]
     )
 
 
-def _dumps_definitions(obj: object) -> bytes:
+def _dumps_definitions(
+    obj: object,
+    buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
+    file: Segments | None = None,
+) -> bytes:
+    """Pickle by value what a pod cannot import; into `file` where there is one, and it can."""
     try:
         buffer = io.BytesIO()
         with _by_value():
-            _DefinitionsPickler(buffer, PROTOCOL).dump(obj)
+            _DefinitionsPickler(file or buffer, PROTOCOL, buffer_callback).dump(obj)
         return buffer.getvalue()
     except Exception as from_cloudpickle:
         try:

@@ -9,30 +9,34 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from . import scheduler_events as core
-from .chunks import Assembly, chunks_of
+from .blobs import Blob, Blobs, Bulky, blobs_of
+from .bodies import PARTS, with_parts
+from .chunks import Assembly
 from .codec import Codec
 from .control import Plan
 from .demand import Demand
 from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
+from .freight import Freight
+from .lanes import Taken
 from .link import ClientLink, LinkEvent
 from .losses import Losses
 from .messages import (
-    ARGUMENTS,
-    CHUNK_SIZE,
-    FUNCTION,
-    INLINE_LIMIT,
+    CRASHED,
+    GROUP_LIMIT,
     Attach,
     Chunk,
+    Credit,
     Detach,
     Goodbye,
     Group,
     Hello,
     InitializerRaised,
     Message,
+    Outcome,
     Printed,
     Recall,
     Renew,
@@ -41,7 +45,7 @@ from .messages import (
     Versions,
     Yield,
 )
-from .outcomes import initializer_failure
+from .outcomes import Whole, initializer_failure
 from .pods import Credentials, PodEnded
 from .scheduler import Scheduler
 
@@ -72,6 +76,14 @@ class _Pod:
     results: int = 0  # number of the last results
     missing_since: float | None = None  # its queue is gone
     grace: float = GRACE
+    freight: Freight = field(default_factory=Freight)
+    assembly: Assembly = field(default_factory=Assembly)
+    taken: Taken = field(default_factory=Taken)
+
+    def begin_anew(self) -> None:
+        """What was under way, to it or from it, may be lost."""
+        self.freight.begin_anew()
+        self.assembly, self.taken = Assembly(), Taken()
 
 
 Notice = core.Event | Printed | ExecutorBroken
@@ -86,18 +98,22 @@ class Session:
         scheduler: asked for what pods have; never told anything from here.
         demand: told which pods there are.
         losses: told why pods are gone.
+        blobs: what is bulky in calls and functions.
     """
 
-    def __init__(self, plan: Plan, scheduler: Scheduler, demand: Demand, losses: Losses) -> None:
+    def __init__(
+        self, plan: Plan, scheduler: Scheduler, demand: Demand, losses: Losses, blobs: Blobs
+    ) -> None:
         self._plan = plan
         self._scheduler = scheduler
         self._demand = demand
         self._losses = losses
+        self._blobs = blobs
+        self._function_blobs: dict[int, tuple[Blob, ...]] = {}
         self._versions = Versions.ours()
         self._codec: Codec | None = None
         self._link: ClientLink | None = None
         self._pods: dict[str, _Pod] = {}
-        self._assemblies: dict[str, Assembly] = {}
         self._down: ExecutorBroken | None = None
         self._dropped = ""  # why the last message was, that was
         self.news = ""
@@ -126,6 +142,7 @@ class Session:
         for pod in self._pods.values():
             # Until it says hello again. Pods lost the broker when we did, and some back off.
             pod.missing_since, pod.grace = now, RETURN
+            pod.begin_anew()
         self._down = None
         self._demand.called(now)
         self._broadcast(self._attach(), urgent=True)
@@ -150,8 +167,10 @@ class Session:
     def on_time(self, now: float) -> Iterator[Notice]:
         """Tell every pod that we are alive; give up those that have been missing for too long."""
         self.renew_at = now + RENEW_EVERY
+        gone = self._blobs.take_gone()
         for pod in list(self._pods.values()):
-            self.send(pod.name, Renew(self._scheduler.group, pod.results))
+            released = pod.freight.release(gone)
+            self.send(pod.name, Renew(self._scheduler.group, pod.results, released))
             if pod.missing_since is not None and now - pod.missing_since > pod.grace:
                 yield from self._gone(
                     pod.name,
@@ -176,33 +195,51 @@ class Session:
             self._link.send(pod, self._codec.encode(message))
 
     def send_group(self, group: Group) -> None:
-        """Send a group: to its only pod, or once to all; bulky bodies ahead, to their own pod."""
+        """Send a group: to its only pod, or once to all; blobs go to those that need them."""
         self.groups += 1
         total = 0
         for number, data in group.functions.items():
-            if len(data) + total > CHUNK_SIZE or len(data) > INLINE_LIMIT:
-                for pod in group.shares:
-                    self._send_chunks(pod, number, FUNCTION, data)
-                group.functions[number] = b""
-            else:
-                total += len(data)
-        for pod, (_, calls) in group.shares.items():
+            self._function_blobs[number] = blobs_of(data)
+            group.functions[number], total = self._within_limit(data, total)
+            if blobs_of(group.functions[number]):
+                self._function_blobs[number] = blobs = blobs_of(group.functions[number])
+                group.needs[-number] = [blob.id for blob in blobs]
+        for number in group.released:
+            self._function_blobs.pop(number, None)
+        for name, (_, calls) in group.shares.items():
+            used: list[Blob] = []
             for at, call in enumerate(calls):
-                size = len(call[3] or b"")
-                if size > INLINE_LIMIT or size + total > CHUNK_SIZE:
-                    self._send_chunks(pod, call[0], ARGUMENTS, call[3] or b"")
-                    calls[at] = (*call[:3], None)
-                else:
-                    total += size
+                body, total = self._within_limit(call[3] or b"", total)
+                calls[at] = (*call[:3], body)
+                blobs = blobs_of(body)
+                used += self._function_blobs.get(call[1], ())
+                if blobs:
+                    used += blobs
+                    group.needs[call[0]] = [blob.id for blob in blobs]
+            if used and name in self._pods:
+                self._pods[name].freight.add(used)
         if len(group.shares) == 1 and not group.released:
             (pod,) = group.shares
             self.send(pod, group)
         else:
             self._broadcast(group)
+        for name in group.shares:
+            self._pump(name)
 
-    def _send_chunks(self, pod: str, call: int, item: int, body: bytes) -> None:
-        for chunk in chunks_of(call, item, body):
-            self.send(pod, chunk)
+    def _within_limit(self, body: bytes, total: int) -> tuple[bytes, int]:
+        """A body as it can be in a group that has so many bytes already; and their new number."""
+        if total + len(body) <= GROUP_LIMIT:
+            return body, total + len(body)
+        blob = self._blobs.keep(bytes(body))
+        apart = Bulky(with_parts([blob.id], []))
+        apart.blobs = (blob, *blobs_of(body))
+        return apart, total
+
+    def _pump(self, name: str) -> None:
+        """Send the chunks that a pod takes."""
+        if name in self._pods:
+            for message in self._pods[name].freight.take():
+                self.send(name, message)
 
     def ask_to_yield(self, pool: str) -> None:
         """Ask the pods of another pool that have no client to end: their CPUs are wanted."""
@@ -256,7 +293,11 @@ class Session:
             case Results():
                 yield from self._results(sender, message)
             case Chunk():
-                self._assemblies.setdefault(sender, Assembly()).add(message)
+                self._chunk(sender, message)
+            case Credit():
+                if sender in self._pods:
+                    self._pods[sender].freight.credit(message.size)
+                    self._pump(sender)
             case Hello():
                 yield from self._hello(sender, message)
             case Returned():
@@ -280,24 +321,29 @@ class Session:
         if message.number == pod.results + 1:
             pod.results = message.number
         # Else the one before was lost with a connection, and comes again after the next `Hello`.
-        outcomes = message.outcomes
-        if any(outcome[4] is None for outcome in outcomes):
-            assembly = self._assemblies.setdefault(name, Assembly())
-            outcomes = [
-                outcome
-                if outcome[4] is not None
-                else (*outcome[:4], assembly.take(outcome[0], outcome[1]))
-                for outcome in outcomes
-            ]
+        outcomes = [
+            _complete(outcome, pod.assembly)
+            if outcome[4] and outcome[4][0] == PARTS and outcome[2] != CRASHED
+            else outcome
+            for outcome in message.outcomes
+        ]
         yield core.Arrived(name, outcomes)
         if self._scheduler.is_draining(name):
             self._confirm(name)
+
+    def _chunk(self, name: str, message: Chunk) -> None:
+        pod = self._pods.get(name)
+        if pod is not None:
+            complete = pod.assembly.add(message)
+            told = pod.taken.add(len(message.tail), last=complete)
+            if told:
+                self.send(name, Credit(told))
 
     def _confirm(self, name: str) -> None:
         """Tell a pod that wants to end, at once, that we have what it sent."""
         pod = self._pods.get(name)
         if pod is not None:
-            self.send(name, Renew(self._scheduler.group, pod.results))
+            self.send(name, Renew(self._scheduler.group, pod.results, []))
 
     def _hello(self, name: str, message: Hello) -> Iterator[Notice]:
         mismatch = self._mismatch(name, message)
@@ -309,6 +355,8 @@ class Session:
             return
         if not message.reply:
             # It has just started, or has found the broker again: it will say what it holds.
+            if name in self._pods:
+                self._pods[name].begin_anew()
             self.send(name, self._attach())
             return
         pod = self._pods.get(name)
@@ -321,6 +369,7 @@ class Session:
         else:
             pod.missing_since = None
             pod.results = message.results
+            pod.freight.has(message.blobs)
             yield core.PodReported(name, message.group, holding)
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
         if stale:
@@ -371,7 +420,6 @@ class Session:
             logger.info("%s", ended.reason)
 
     def _gone(self, name: str, reason: str, *, explained: bool = True) -> Iterator[Notice]:
-        self._assemblies.pop(name, None)
         if self._codec is not None:
             self._codec.forget(name)
         if self._pods.pop(name, None) is None:
@@ -384,3 +432,13 @@ class Session:
         else:
             logger.info("pod %s is gone: %s", name, reason)
         yield core.PodGone(name)
+
+
+def _complete(outcome: Outcome, assembly: Assembly) -> Outcome:
+    """An outcome whose parts came ahead, with them."""
+    call, item, status, micros, body = outcome
+    memory = assembly.take(call, item)
+    whole = Whole(body or b"")
+    # Never None, as they come in order; if it were, this would be an error of this call alone.
+    whole.memory = memory if memory is not None else bytearray()
+    return call, item, status, micros, whole

@@ -16,9 +16,10 @@ PACKAGE = "k8sfutures"
 FOLDER = Path(__file__).parents[2] / "src" / PACKAGE
 
 PURE_CORE = (
-    *("messages", "codec", "chunks"),
+    *("messages", "codec", "chunks", "bodies", "lanes"),
     *("scheduler", "scheduler_backlog", "scheduler_events", "scheduler_records"),
-    *("worker.dispatch", "worker.frames", "worker.instructions", "worker.ledger"),
+    *("worker.assignment", "worker.dispatch", "worker.frames", "worker.instructions"),
+    *("worker.ledger", "worker.needs"),
     *("demand", "losses"),
     *(f"pods.kubernetes.{name}" for name in ("capacity", "labels", "manifests", "placement")),
     *(f"pods.kubernetes.{name}" for name in ("roster", "stories")),

@@ -3,8 +3,8 @@
 import pytest
 
 from k8sfutures.messages import (
-    CHUNK_SIZE,
     CRASHED,
+    GROUP_LIMIT,
     INLINE_LIMIT,
     RESULT,
     Attach,
@@ -45,7 +45,7 @@ class Play:
         """Calls are (id, items)."""
         number = self.groups[name] = self.groups.get(name, 0) + 1
         share = (limit, [(call_id, F, items, b"") for call_id, items in calls])
-        message = Group(number, {F: b"f"}, list(released), {})
+        message = Group(number, {F: b"f"}, list(released), {}, {})
         self.dispatcher.group(name, message, share, 0.0)
         return self.go()
 
@@ -185,13 +185,13 @@ class TestOutcomes:
         assert play.flush() == [(1, 0, RESULT, 10, b"r")]
         assert play.dispatcher.busy
         play.sent.clear()
-        template = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0, {}, 0)
+        template = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0, {}, 0, [])
         play.dispatcher.hello("c", template)
         play.go()
         hello, results = play.sent
         assert (hello.reply, hello.group, hello.holding, hello.results) == (True, 1, [1], 0)
         assert results.number == 1
-        play.dispatcher.renew("c", Renew(1, 1), 0.0)
+        play.dispatcher.renew("c", Renew(1, 1, []), 0.0)
         assert not play.dispatcher.busy
 
     def test_large_ones_are_spread_over_messages(self):
@@ -206,7 +206,7 @@ class TestOutcomes:
             play.go()
         assert len(play.flush()) == 30
         assert [results.number for results in play.messages(Results)] == [2, 3]
-        assert CHUNK_SIZE // INLINE_LIMIT < 30
+        assert GROUP_LIMIT // INLINE_LIMIT < 30
 
     def test_what_calls_print(self):
         play = Play().attach()
@@ -252,7 +252,7 @@ class TestFaults:
     def test_a_call_whose_function_is_not_known_goes_back(self):
         play = Play().attach()
         share = (1, [(1, 77, 0, b"")])
-        play.dispatcher.group("c", Group(1, {}, [], {}), share, 0.0)
+        play.dispatcher.group("c", Group(1, {}, [], {}, {}), share, 0.0)
         play.go()
         assert play.sent == [Returned([1], False)]
 
@@ -280,8 +280,8 @@ class TestFaults:
 
     def test_nothing_is_known_of_strangers(self):
         play = Play()
-        play.dispatcher.group("x", Group(1, {}, [], {}), (1, [(1, F, 0, b"")]), 0.0)
-        play.dispatcher.renew("x", Renew(1, 1), 0.0)
+        play.dispatcher.group("x", Group(1, {}, [], {}, {}), (1, [(1, F, 0, b"")]), 0.0)
+        play.dispatcher.renew("x", Renew(1, 1, []), 0.0)
         play.dispatcher.recall("x", Recall([1]))
         play.dispatcher.drop("x", 9)
         assert play.go() == {}
@@ -369,5 +369,5 @@ class TestGivingBack:
         *_, results, returned = play.sent
         assert [outcome[1] for outcome in results.outcomes] == list(range(done + 1))
         assert returned == Returned([1], True)
-        play.dispatcher.renew("c", Renew(1, 9), 0.0)
+        play.dispatcher.renew("c", Renew(1, 9, []), 0.0)
         assert not play.dispatcher.busy

@@ -35,7 +35,7 @@ from k8sfutures.worker.dispatch import Dispatcher
 from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
 
 VERSIONS = ("3.13", 1, "3.1")
-TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0, {}, 0)
+TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0, {}, 0, [])
 MOST_INSTRUCTIONS = 100  # for one event, with 3 processes
 LEASE = 10.0
 CALLS = st.tuples(st.integers(0, 2), st.integers(0, 2) | st.integers(0, 12))
@@ -245,7 +245,7 @@ class Machine(RuleBasedStateMachine):
             body = f"{session.serial}:{session.next_call}".encode()
             share.append((session.next_call, function, items, body))
         session.functions |= set(new)
-        message = Group(session.group, new, [], {})
+        message = Group(session.group, new, [], {}, {})
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
         self.carry_out()
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
@@ -260,7 +260,7 @@ class Machine(RuleBasedStateMachine):
         session.group += 1
         session.functions.discard(function)
         self.dispatcher.group(
-            session.name, Group(session.group, {}, [function], {}), (0, []), self.now
+            session.name, Group(session.group, {}, [function], {}, {}), (0, []), self.now
         )
         self.carry_out()
 
@@ -272,7 +272,7 @@ class Machine(RuleBasedStateMachine):
         session.next_call += 1
         session.open[session.next_call] = (99, {0})
         share = (session.limit, [(session.next_call, 99, 0, b"")])
-        self.dispatcher.group(session.name, Group(session.group, {}, [], {}), share, self.now)
+        self.dispatcher.group(session.name, Group(session.group, {}, [], {}, {}), share, self.now)
         self.carry_out()
         assert session.next_call not in session.open
 
@@ -288,7 +288,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), behind=st.integers(0, 2))
     def renew(self, data, behind):
         session = self.draw(data)
-        message = Renew(session.group, max(0, session.results - behind))
+        message = Renew(session.group, max(0, session.results - behind), [])
         self.dispatcher.renew(session.name, message, self.now)
         self.carry_out()
 
@@ -321,7 +321,7 @@ class Machine(RuleBasedStateMachine):
             self.sessions.clear()
         else:
             for name, session in self.sessions.items():
-                self.dispatcher.renew(name, Renew(session.group, 0), self.now)
+                self.dispatcher.renew(name, Renew(session.group, 0, []), self.now)
         self.dispatcher.tick(self.now)
         self.carry_out()
         assert self.dispatcher.clients == list(self.sessions)
@@ -503,7 +503,7 @@ class Machine(RuleBasedStateMachine):
             self.dispatcher.flush()
             self.carry_out()
             for name, session in self.sessions.items():
-                self.dispatcher.renew(name, Renew(session.group, session.results), self.now)
+                self.dispatcher.renew(name, Renew(session.group, session.results, []), self.now)
             running = [name for name, session in self.sessions.items() if not session.failed]
             if not any(self.sessions[name].open for name in running):
                 break

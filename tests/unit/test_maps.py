@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 import msgpack
 import pytest
 
+from k8sfutures.blobs import Blobs
 from k8sfutures.exceptions import dumps_exception
 from k8sfutures.functions import PickledFunction
 from k8sfutures.maps import Map
@@ -25,7 +26,7 @@ class ExitAtPickle:
 
 
 def a_map(*items):
-    map_ = Map(1, PickledFunction(1, "f", b"", [], []))
+    map_ = Map(1, PickledFunction(1, "f", b"", [], []), Blobs())
     map_.add([(item,) for item in items])
     return map_
 

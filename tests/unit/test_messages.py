@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k8sfutures import messages
-from k8sfutures.chunks import Assembly, chunks_of
+from k8sfutures.chunks import Assembly
 from k8sfutures.codec import Codec, derive_key
 from k8sfutures.errors import MessageError
+from k8sfutures.lanes import Bulk
 from k8sfutures.messages import (
     CHUNK_SIZE,
     PROTOCOL,
     Attach,
     Chunk,
+    Credit,
     Detach,
     Goodbye,
     Group,
@@ -51,8 +53,9 @@ MESSAGES = {
         st.dictionaries(ints, bodies, max_size=3),
         st.lists(ints),
         st.dictionaries(texts, st.tuples(ints, calls), max_size=3),
+        st.dictionaries(ints, st.lists(ints, max_size=3), max_size=3),
     ),
-    Renew: st.builds(Renew, ints, ints),
+    Renew: st.builds(Renew, ints, ints, st.lists(ints)),
     Recall: st.builds(Recall, st.lists(ints)),
     Detach: st.builds(Detach, ints),
     Chunk: st.builds(Chunk, ints, st.integers(-1, 100), ints, ints, bodies),
@@ -69,6 +72,7 @@ MESSAGES = {
         ints,
         st.dictionaries(texts, texts, max_size=3),
         ints,
+        st.lists(ints),
     ),
     Results: st.builds(
         Results, ints, st.lists(st.tuples(ints, ints, ints, ints, bodies | st.none()), max_size=3)
@@ -77,6 +81,7 @@ MESSAGES = {
     InitializerRaised: st.builds(InitializerRaised, ints, bodies),
     Goodbye: st.builds(Goodbye, texts),
     Yield: st.builds(Yield, texts),
+    Credit: st.builds(Credit, ints),
     Printed: st.builds(Printed, st.lists(st.tuples(ints, ints, texts), max_size=3)),
 }
 any_message = st.one_of(*MESSAGES.values())
@@ -131,7 +136,7 @@ class TestRoundTrip:
 
     def test_pickles_inside_stay_bytes(self):
         body = pickle.dumps(Exploding())
-        message = Group(1, {1: body}, [], {"pod": (1, [(1, 1, 0, body)])})
+        message = Group(1, {1: body}, [], {"pod": (1, [(1, 1, 0, body)])}, {1: [2]})
         assert Codec(KEY, "a").decode(Codec(KEY, "c").encode(message)).message == message
 
 
@@ -142,51 +147,51 @@ class TestRefused:
         return str(caught.value)
 
     def test_another_key(self):
-        assert "signature" in self.refused(Codec(b"x" * 32, "c").encode(Renew(1, 2)))
+        assert "signature" in self.refused(Codec(b"x" * 32, "c").encode(Renew(1, 2, [])))
 
     def test_another_protocol(self):
-        body = bytearray(Codec(KEY, "c").encode(Renew(1, 2)))
+        body = bytearray(Codec(KEY, "c").encode(Renew(1, 2, [])))
         body[35] += 1
         assert "signature" in self.refused(bytes(body)), "it may be anybody's"
         body[:32] = hmac.digest(KEY, bytes(body[32:]), "sha256")
         assert f"protocol {PROTOCOL + 1}" in self.refused(bytes(body))
 
     def test_repeated(self):
-        codec, body = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2))
+        codec, body = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2, []))
         codec.decode(body)
         assert "repeats" in self.refused(body, codec)
 
     def test_older(self):
         codec, sender = Codec(KEY, "pod"), Codec(KEY, "c")
-        first, second = sender.encode(Renew(1, 2)), sender.encode(Renew(1, 2))
+        first, second = sender.encode(Renew(1, 2, [])), sender.encode(Renew(1, 2, []))
         codec.decode(second)
         assert "precedes" in self.refused(first, codec)
 
     def test_counters_are_by_sender(self):
         codec = Codec(KEY, "pod")
         for name in ("a", "b"):
-            codec.decode(Codec(KEY, name).encode(Renew(1, 2)))
+            codec.decode(Codec(KEY, name).encode(Renew(1, 2, [])))
 
     def test_a_sender_that_was_forgotten_starts_anew(self):
         codec = Codec(KEY, "pod")
-        codec.decode(Codec(KEY, "c").encode(Renew(1, 2)))
+        codec.decode(Codec(KEY, "c").encode(Renew(1, 2, [])))
         codec.forget("c")
         codec.forget("never seen")
-        codec.decode(Codec(KEY, "c").encode(Renew(1, 2)))
+        codec.decode(Codec(KEY, "c").encode(Renew(1, 2, [])))
 
     def test_what_was_refused_does_not_count_as_seen(self):
-        codec, good = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2))
+        codec, good = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2, []))
         self.refused(sign(msgpack.packb([3, "c", 7, "wrong", 0])), codec)
         codec.decode(good)
 
     @pytest.mark.parametrize("position", range(60))
     def test_any_byte_altered(self, position):
-        body = bytearray(Codec(KEY, "c").encode(Renew(123456, 2)))
+        body = bytearray(Codec(KEY, "c").encode(Renew(123456, 2, [])))
         body[position % len(body)] ^= 1 + position
         self.refused(bytes(body))
 
     def test_a_tail_altered(self):
-        body = Codec(KEY, "c").encode(Chunk(1, -1, 0, 1, b"tail"))
+        body = Codec(KEY, "c").encode(Chunk(1, -1, 0, 4, b"tail"))
         self.refused(body[:-1] + b"L")
 
     def test_truncated_or_extended(self):
@@ -207,7 +212,7 @@ class TestRefused:
 
     @settings(quick, max_examples=600)
     @given(
-        st.integers(0, 14),
+        st.integers(0, 15),
         texts,
         ints,
         st.lists(values | ints | st.just([["3.13", 1, "3"]]), max_size=8),
@@ -245,47 +250,59 @@ class TestRefused:
         self.refused(sign(b"\x91" * 100_000))
 
     def test_more_behind_a_message(self):
-        assert "more behind" in self.refused(sign(msgpack.packb([3, "c", 1, 0, 0]) + b"x"))
+        assert "more behind" in self.refused(sign(msgpack.packb([3, "c", 1, 0, 0, []]) + b"x"))
 
     def test_the_text_shows_none_of_the_bytes_of_a_body(self):
         text = self.refused(sign(msgpack.packb([10, "c", 1, "secret", "secret"])))
         assert "secret" not in text
 
 
+def chunks_of(subject, item, body):
+    bulk = Bulk(subject, item, body)
+    return list(iter(bulk.next, None))
+
+
 class TestChunks:
     @quick
-    @given(st.integers(1, 10_000), st.integers(1, 300))
+    @given(st.integers(0, 10_000), st.integers(1, 300))
     def test_cut_and_put_together(self, size, chunk_size):
         body = bytes(index % 251 for index in range(size))
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("k8sfutures.lanes.CHUNK_SIZE", chunk_size)
             patch.setattr("k8sfutures.chunks.CHUNK_SIZE", chunk_size)
             chunks = chunks_of(7, 2, body)
-        assert all(0 < len(chunk.tail) <= chunk_size for chunk in chunks)
-        assembly = Assembly()
-        for chunk in chunks:
-            assembly.add(chunk)
+            assert all(len(chunk.tail) <= chunk_size for chunk in chunks)
+            assembly = Assembly()
+            complete = [assembly.add(chunk) for chunk in chunks]
+        assert complete == [False] * (len(chunks) - 1) + [True]
         assert assembly.take(7, 2) == body
         assert assembly.take(7, 2) is None
 
     def test_a_big_body(self):
         body = b"01234567" * (CHUNK_SIZE // 4)
-        chunks = chunks_of(1, -1, body)
+        chunks = chunks_of(1, 0, body)
         assert [len(chunk.tail) for chunk in chunks] == [CHUNK_SIZE, CHUNK_SIZE]
         sender, receiver, assembly = Codec(KEY, "c"), Codec(KEY, "pod"), Assembly()
         for chunk in chunks:
             assembly.add(receiver.decode(sender.encode(chunk)).message)
-        assert assembly.take(1, -1) == body
+        assert assembly.take(1, 0) == body
 
+    @pytest.fixture
+    def tiny(self, monkeypatch):
+        monkeypatch.setattr("k8sfutures.chunks.CHUNK_SIZE", 2)
+
+    @pytest.mark.usefixtures("tiny")
     def test_bodies_do_not_mix(self):
         assembly = Assembly()
-        for item in (0, 1, -1):
-            assembly.add(Chunk(1, item, 0, 2, b"a%d" % item))
-        for item in (0, 1, -1):
-            assembly.add(Chunk(1, item, 1, 2, b"b%d" % item))
+        for item in (0, 1, 2):
+            assembly.add(Chunk(1, item, 0, 4, b"a%d" % item))
+        for item in (0, 1, 2):
+            assembly.add(Chunk(1, item, 1, 4, b"b%d" % item))
         assert assembly.take(1, 1) == b"a1b1"
-        assert assembly.take(1, -1) == b"a-1b-1"
+        assert assembly.take(1, 2) == b"a2b2"
         assert assembly.take(1, 0) == b"a0b0"
 
+    @pytest.mark.usefixtures("tiny")
     @pytest.mark.parametrize(
         ("indices", "whole"),
         [
@@ -303,11 +320,11 @@ class TestChunks:
     def test_order(self, indices, whole):
         assembly = Assembly()
         for index in indices:
-            assembly.add(Chunk(1, -1, index, 3, b"%d" % index))
-        assert assembly.take(1, -1) == (b"012" if whole else None)
+            assembly.add(Chunk(1, 0, index, 6, b"%02d" % (index % 100)))
+        assert assembly.take(1, 0) == (b"000102" if whole else None)
 
     def test_none_came(self):
-        assert Assembly().take(1, -1) is None
+        assert Assembly().take(1, 0) is None
 
 
 class TestKeysAndVersions:

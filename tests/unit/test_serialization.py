@@ -14,6 +14,7 @@ import traceback
 
 import pytest
 
+from k8sfutures.blobs import Blobs
 from k8sfutures.errors import ResultNotLoadable
 from k8sfutures.exceptions import dumps_exception
 from k8sfutures.functions import Functions, name_of
@@ -149,7 +150,7 @@ class TestBlame:
 
 class TestFunctions:
     def test_pickled_once(self):
-        functions = Functions()
+        functions = Functions(Blobs())
         first = functions.get(scaled)
         assert functions.get(scaled) is first
         assert functions.bodies == {first.id: first}
@@ -157,11 +158,11 @@ class TestFunctions:
         assert not functions.dropped
 
     def test_ids_are_their_own(self):
-        functions = Functions()
+        functions = Functions(Blobs())
         assert functions.get(scaled).id != functions.get(helper).id != functions.get(len).id
 
     def test_pickled_anew_when_a_global_that_it_reads_is_rebound(self, monkeypatch):
-        functions = Functions()
+        functions = Functions(Blobs())
         before = functions.get(helper)
         monkeypatch.setitem(globals(), "FACTOR", 5)
         after = functions.get(helper)
@@ -171,7 +172,7 @@ class TestFunctions:
         assert functions.get(helper) is after
 
     def test_so_it_is_when_a_helper_reads_it(self, monkeypatch):
-        functions = Functions()
+        functions = Functions(Blobs())
         before = functions.get(scaled)
         monkeypatch.setitem(globals(), "FACTOR", 7)
         assert loads(functions.get(scaled).data)(2) == 14
@@ -183,7 +184,7 @@ class TestFunctions:
         def add(x):
             return x + n
 
-        functions = Functions()
+        functions = Functions(Blobs())
         before = functions.get(add)
         n = 10
         after = functions.get(add)
@@ -194,7 +195,7 @@ class TestFunctions:
         def recursive(x):
             return later(x) if x else 0
 
-        functions = Functions()
+        functions = Functions(Blobs())
         before = functions.get(recursive)
 
         def later(x):
@@ -205,10 +206,10 @@ class TestFunctions:
         assert loads(after.data)(1) == 2
 
     def test_an_installed_function_is_not_watched(self):
-        assert Functions().get(os.path.join).reads_globals == []
+        assert Functions(Blobs()).get(os.path.join).reads_globals == []
 
     def test_dropped_when_it_dies(self):
-        functions = Functions()
+        functions = Functions(Blobs())
         function = lambda: 1
         number = functions.get(function).id
         del function
@@ -219,27 +220,27 @@ class TestFunctions:
 
     @pytest.mark.parametrize("function", [Point(1).double, functools.partial(scaled), [].append])
     def test_what_has_state_travels_with_each_call(self, function):
-        functions = Functions()
+        functions = Functions(Blobs())
         assert functions.get(function) is None
         caller = functions.caller(function)
         assert functions.caller(function) is caller
 
     def test_the_caller_calls_it(self):
-        caller = Functions().caller(Point(3).double)
+        caller = Functions(Blobs()).caller(Point(3).double)
         assert loads(caller.data)(*loads(dumps((Point(3).double,)))) == 6
 
     def test_callers_are_apart_by_what_they_call(self):
-        functions = Functions()
+        functions = Functions(Blobs())
         assert functions.caller(Point(1).double) is functions.caller(Point(2).double)
         assert functions.caller(Point(1).double) is not functions.caller(functools.partial(scaled))
 
     def test_for_one_map(self):
-        functions = Functions()
+        functions = Functions(Blobs())
         one, two = functions.once(scaled), functions.once(scaled)
         assert one.id != two.id
 
     def test_classes_and_builtins(self):
-        functions = Functions()
+        functions = Functions(Blobs())
         assert loads(functions.get(Point).data) is Point
         assert loads(functions.get(len).data) is len
 

@@ -7,14 +7,12 @@ zygote. What to do is decided by the `Dispatcher`; the agent carries it out.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgpack
 
-from ..chunks import without_bulk
 from ..codec import Codec
 from ..errors import ExecutorBroken, MessageError
 from ..link import (
@@ -30,24 +28,24 @@ from ..link import (
 from ..messages import (
     Attach,
     Chunk,
+    Credit,
     Detach,
     Goodbye,
     Group,
-    Hello,
     Message,
     Recall,
     Renew,
-    Results,
     Returned,
     Versions,
     Yield,
 )
-from .bodies import Bodies
 from .configuration import AgentConfig
 from .dispatch import SIGKILL, Dispatcher
-from .instructions import Feed, Kill, Retire, Send, Steal
+from .instructions import Drop, Feed, Kill, Retire, Send, Steal
 from .memory import MemoryVerdict
+from .post import Post
 from .processes import STARTED, Channels, ZygoteHandle, ending
+from .store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +99,8 @@ class Agent:
         self._dispatcher = Dispatcher(config.cpu_ids)
         self._channels: dict[int, Channels] = {}  # by CPU id
         self._retired: dict[int, Channels] = {}  # by pid
-        self._bodies = Bodies()
+        self._post = Post(self._codec, self._endpoint)
+        self._store = Store()
         self._memory = MemoryVerdict()
         self._last_heard: dict[str, float] = {}
         self._carrying_out = False
@@ -163,7 +162,7 @@ class Agent:
                     self._dispatcher.postpone(time.monotonic() - self._down_since)
                     self._down_since = None
                 logger.info("connected to the broker")
-                self._endpoint.broadcast(self._codec.encode(self._hello()))
+                self._endpoint.broadcast(self._codec.encode(self._config.hello(self._versions)))
             case LinkDown():
                 if self._down_since is None:
                     self._down_since = time.monotonic()
@@ -186,22 +185,6 @@ class Agent:
             return
         if time.monotonic() - self._down_since > within:
             self._fail(error)
-
-    def _hello(self) -> Hello:
-        config = self._config
-        return Hello(
-            name=config.name,
-            node=config.node,
-            pid=os.getpid(),
-            cpu_ids=config.cpu_ids,
-            versions=self._versions,
-            reply=False,
-            group=0,
-            holding=[],
-            results=0,
-            shape=config.shape,
-            pool_cpus=config.pool_cpus,
-        )
 
     def _received(self, body: bytes) -> None:
         try:
@@ -231,14 +214,19 @@ class Agent:
         match message:
             case Renew() if sender not in dispatcher.clients:
                 # Its lease had ended: it attaches again when it hears of us.
-                self._send(sender, self._hello())
+                self._post.send(sender, self._config.hello(self._versions))
             case Group():
-                share = self._bodies.complete(sender, message, self._config.name)
+                share = message.shares.get(self._config.name, (0, []))
                 dispatcher.group(sender, message, share, time.monotonic())
             case Renew():
                 dispatcher.renew(sender, message, time.monotonic())
             case Chunk():
-                self._bodies.add(sender, message)
+                complete = self._store.add(sender, message)
+                self._post.taken(sender, len(message.tail), last=complete)
+                if complete:
+                    dispatcher.arrived(sender, message.subject)
+            case Credit():
+                self._post.credit(sender, message.size)
             case Attach():
                 if tuple(message.versions) != self._versions:
                     logger.warning(
@@ -247,25 +235,25 @@ class Agent:
                         Versions(*message.versions),
                         self._versions,
                     )
-                    self._send(sender, self._hello())
+                    self._post.send(sender, self._config.hello(self._versions))
                 elif self._ending is None or sender in dispatcher.clients:
+                    # Part of what was under way may be lost: both sides begin anew.
+                    self._post.forget(sender)
+                    self._store.begin_anew(sender)
                     dispatcher.attach(sender, message, time.monotonic())
-                    dispatcher.hello(sender, self._hello())
+                    dispatcher.hello(sender, self._config.hello(self._versions))
             case Recall():
                 dispatcher.recall(sender, message)
             case Detach():
                 dispatcher.drop(sender, message.signal)
-                self._bodies.forget(sender)
+                self._forget(sender)
                 self._codec.forget(sender)
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
 
-    def _send(self, client: str, message: Message) -> None:
-        if type(message) is Results:
-            chunks, message = without_bulk(message)
-            for chunk in chunks:
-                self._endpoint.send(client, self._codec.encode(chunk))
-        self._endpoint.send(client, self._codec.encode(message))
+    def _forget(self, client: str) -> None:
+        self._store.forget(client)
+        self._post.forget(client)
 
     # --- carrying out
 
@@ -282,7 +270,7 @@ class Agent:
                         case Feed():
                             self._feed(instruction)
                         case Send():
-                            self._send(instruction.client, instruction.message)
+                            self._post.send(instruction.client, instruction.message)
                         case Steal():
                             tokens = self._channels[instruction.cpu_id].steal(instruction.count)
                             dispatcher.stolen(instruction.cpu_id, tokens)
@@ -290,6 +278,8 @@ class Agent:
                             self._kill(instruction)
                         case Retire():
                             self._retire(instruction.cpu_id)
+                        case Drop():
+                            self._store.release(instruction.client, instruction.blobs)
         finally:
             self._carrying_out = False
         if not self._flush_due and dispatcher.has_outcomes():
@@ -308,7 +298,12 @@ class Agent:
 
     def _feed(self, feed: Feed) -> None:
         channels = self._channels[feed.cpu_id]
-        if not channels.feed(feed.frames, feed.tokens) and channels.registered:
+        frames: list[tuple[Any, ...]] = feed.frames
+        files: list[int] = []
+        if feed.blobs:
+            frame, files = self._store.frame(feed.client, feed.blobs)
+            frames = [frame, *frames]
+        if not channels.feed(frames, feed.tokens, files) and channels.registered:
             self._loop.update_handler(channels.data.fileno(), _READABLE | _WRITABLE)
 
     # --- CPU processes
@@ -431,10 +426,10 @@ class Agent:
         clients = set(self._dispatcher.clients)
         for name in clients:
             if now - self._last_heard.get(name, now) > SILENCE:
-                self._send(name, Returned([], draining=False))
+                self._post.now(name, Returned([], draining=False))
         for name in self._last_heard.keys() - clients:
             del self._last_heard[name]
-            self._bodies.forget(name)
+            self._forget(name)
 
     def _end_if_drained(self) -> None:
         if self._ending is not None and not self._dispatcher.busy:

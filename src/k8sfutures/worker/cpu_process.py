@@ -23,16 +23,21 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgpack
 
+from ..bodies import PARTS, loads, unpacked, with_parts
 from ..exceptions import dumps_exception
-from ..messages import EXCEPTION, NOT_LOADABLE, RESULT
-from ..serialization import dumps, loads
+from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
+from ..serialization import split
+from . import shared_memory
 from .frames import (
+    BLOBS,
+    DROP,
     FORGET,
     FUNCTIONS,
     INITIALIZE,
@@ -45,13 +50,14 @@ from .frames import (
 )
 
 _RECEIVE: Final = 1 << 20
+_MOST_FILES: Final = 64
 _LONGEST_LINE: Final = 1 << 16
 
 
 class _Job:
     """What one token is about: a call, or a part of a range of a map."""
 
-    __slots__ = ("bodies", "client", "function", "items", "next")
+    __slots__ = ("bodies", "client", "function", "is_range", "items", "next")
 
     def __init__(
         self, client: str, function: int, items: int, start: int, stop: int, body: bytes
@@ -59,16 +65,18 @@ class _Job:
         self.client = client
         self.function = function
         self.items = stop - start if items else 1
+        self.is_range = bool(items)
         self.next = start
-        self.bodies: list[bytes | None] | bytes = msgpack.unpackb(body) if items else body
+        self.bodies: list[bytes | None] | bytes = body
 
 
 class _Client:
     """What this process keeps for one client."""
 
-    __slots__ = ("functions", "initializer", "pickles")
+    __slots__ = ("blobs", "functions", "initializer", "pickles")
 
     def __init__(self) -> None:
+        self.blobs: dict[int, _Blob] = {}
         self.pickles: dict[int, bytes] = {}
         self.functions: dict[int, Callable[..., object]] = {}
         self.initializer: bytes | None = None
@@ -76,9 +84,46 @@ class _Client:
     def function(self, function_id: int) -> Callable[..., object]:
         function = self.functions.get(function_id)
         if function is None:
-            function = loads(self.pickles[function_id])
+            function = self.loads(self.pickles[function_id])
             self.functions[function_id] = function
         return function
+
+    def loads(self, body: bytes) -> Any:
+        """Load a body of the client's."""
+        return loads(body, self.part)
+
+    def part(self, number: int) -> memoryview:
+        """A blob's bytes, as a copy of the caller's own."""
+        return self.blobs[number].own_copy()
+
+    def items(self, body: bytes) -> list[bytes | None]:
+        """The bodies of a range's items."""
+        if body[:1] == bytes((PARTS,)):
+            (number,), *_ = unpacked(body)
+            body = bytes(self.part(number))
+        found: list[bytes | None] = msgpack.unpackb(body)
+        return found
+
+
+class _Blob:
+    """A blob that the agent has passed on: bytes, or a file in memory."""
+
+    __slots__ = ("_data", "_descriptor", "_size", "kind")
+
+    def __init__(self, kind: int, size: int, data: bytes | None, files: deque[int]) -> None:
+        self.kind = kind
+        self._size = size
+        self._data = data
+        self._descriptor = files.popleft() if data is None else -1
+
+    def own_copy(self) -> memoryview:
+        if self._data is not None:
+            return memoryview(bytearray(self._data))
+        return shared_memory.own_copy(self._descriptor, self._size)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 class _Bytes(io.RawIOBase):
@@ -163,6 +208,7 @@ class CpuProcess:
         self._outputs = (_Output(self, 1), _Output(self, 2))
         self._clients: dict[str, _Client] = {}
         self._jobs: dict[int, _Job] = {}
+        self._files: deque[int] = deque()
         self._token = 0
         self._item = 0
         self._pid = os.getpid()
@@ -197,7 +243,8 @@ class CpuProcess:
         """Take in at least one frame; False when the agent is gone."""
         taken = False
         while not taken:
-            received = self._data.recv(_RECEIVE)
+            received, files, _, _ = socket.recv_fds(self._data, _RECEIVE, _MOST_FILES)
+            self._files.extend(files)
             if not received:
                 return False
             self._unpacker.feed(received)
@@ -229,10 +276,22 @@ class CpuProcess:
                     client.functions.pop(function, None)
             elif kind == INITIALIZE:
                 client.initializer = rest[0]
+            elif kind == BLOBS:
+                for number, blob_kind, size, data in rest[0]:
+                    client.blobs[number] = _Blob(blob_kind, size, data, self._files)
+            elif kind == DROP:
+                for number in rest[0]:
+                    client.blobs.pop(number, None)
 
-    def _send(self, frame: tuple[int, int, int, int, bytes | None]) -> None:
+    def _send(self, frame: tuple[int, int, int, int, bytes], file: int | None = None) -> None:
         with self._sending:
-            self._data.sendall(self._packer.pack(frame))
+            data = self._packer.pack(frame)
+            if file is not None:
+                try:
+                    data = data[socket.send_fds(self._data, [data], [file]) :]
+                finally:
+                    os.close(file)
+            self._data.sendall(data)
 
     # --- calls
 
@@ -250,6 +309,8 @@ class CpuProcess:
             return
         if client.initializer is not None and not self._initialize(client):
             return
+        if job.is_range and isinstance(job.bodies, bytes):
+            job.bodies = client.items(job.bodies)
         body = job.bodies
         if isinstance(body, list):
             single = body[item]
@@ -257,20 +318,20 @@ class CpuProcess:
                 self._send((token, item, NOT_LOADABLE, 0, b""))
                 return
             body[item] = None
-            outcome = _call(client, job.function, single, is_item=True)
+            status, micros, made, file = _call(client, job.function, single, is_item=True)
         else:
-            outcome = _call(client, job.function, body, is_item=False)
+            status, micros, made, file = _call(client, job.function, body, is_item=False)
         if os.getpid() != self._pid:
             # The call has forked, and this is the child: it is no second CPU process.
-            os._exit(0 if outcome[0] == RESULT else 1)
+            os._exit(0 if status == RESULT else 1)
         for output in self._outputs:  # whatever the call has made of sys.stdout
             output.flush()
-        self._send((token, item, *outcome))
+        self._send((token, item, status, micros, made), file)
 
     def _initialize(self, client: _Client) -> bool:
         pickled, client.initializer = client.initializer, None
         try:
-            function, args = loads(pickled or b"")
+            function, args = client.loads(pickled or b"")
             function(*args)
         except BaseException as error:
             client.initializer = pickled
@@ -282,23 +343,47 @@ class CpuProcess:
 
 def _call(
     client: _Client, function_id: int, body: bytes, *, is_item: bool
-) -> tuple[int, int, bytes]:
-    """Run one item: (status, microseconds, body of the outcome)."""
+) -> tuple[int, int, bytes, int | None]:
+    """Run one item: (status, microseconds, body of the outcome, file with its parts)."""
     clock = time.perf_counter_ns
     start = clock()
     try:
         function = client.function(function_id)
         if is_item:
-            args, kwargs = loads(body), {}
+            args, kwargs = client.loads(body), {}
         else:
-            args, kwargs = loads(body)
+            args, kwargs = client.loads(body)
     except BaseException as error:  # even SystemExit is the call's failure, not this process's
-        return NOT_LOADABLE, 0, dumps_exception(_trimmed(error))
+        return NOT_LOADABLE, 0, *_failed(error)
     try:
-        result = dumps(function(*args, **kwargs))
+        segments, buffers = split(function(*args, **kwargs), INLINE_LIMIT)
+        micros = (clock() - start) // 1000
+        if not buffers and len(segments) == 1 and len(segments[0]) <= INLINE_LIMIT:
+            return RESULT, micros, segments[0], None
+        return RESULT, micros, *_in_shared_memory(segments, [buffer.raw() for buffer in buffers])
     except BaseException as error:
-        return EXCEPTION, (clock() - start) // 1000, dumps_exception(_trimmed(error))
-    return RESULT, (clock() - start) // 1000, result
+        return EXCEPTION, (clock() - start) // 1000, *_failed(error)
+
+
+def _failed(error: BaseException) -> tuple[bytes, int | None]:
+    data = dumps_exception(_trimmed(error))
+    return (data, None) if len(data) <= INLINE_LIMIT else _in_shared_memory([data], [])
+
+
+def _in_shared_memory(segments: list[bytes], buffers: list[memoryview]) -> tuple[bytes, int | None]:
+    """The body of an outcome that is bulky, and the file that holds its parts."""
+    parts: list[bytes | memoryview] = []
+
+    def number_of(part: bytes | memoryview) -> int:
+        parts.append(part)
+        return len(parts) - 1
+
+    numbers = [
+        segment if len(segment) <= INLINE_LIMIT else number_of(segment) for segment in segments
+    ]
+    outside = [number_of(buffer) for buffer in buffers]
+    body = with_parts(numbers, outside, [len(part) for part in parts])
+    return body, shared_memory.holding(parts)
 
 
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"

@@ -3,15 +3,6 @@
 The agent feeds `Dispatcher` with what its clients and its CPU processes say, and carries out
 the instructions that come back. No sockets, processes or clocks in here: time is an argument.
 
-How much a CPU process is given
-    One item while its duration is unknown or long; tiny ones in runs of about `RUN` seconds,
-    topped up at half, so that a process never waits for its agent. What a process has not
-    started can be taken back at any time (its token pipe sees to it), and is, as soon as
-    another process has nothing to do. So runs cost nothing in fairness, and a call never
-    waits behind a long one while a CPU is free.
-
-Clients take turns, run by run, and none has more processes at work than its limit.
-
 Exactly once
     An outcome is kept until its client confirms it, and sent again when the client or the
     broker comes back. A call whose process died is reported as crashed, and is never started
@@ -20,8 +11,8 @@ Exactly once
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from typing import Any, Final
+from collections import Counter
+from typing import Final
 
 from ..messages import (
     CRASHED,
@@ -35,26 +26,22 @@ from ..messages import (
     Renew,
     Returned,
 )
+from .assignment import Assignment
 from .frames import (
+    DROP,
     FORGET,
-    FUNCTIONS,
-    INITIALIZE,
     INITIALIZER_RAISED,
-    JOBS,
     LEAVE,
     PRINTED,
     RELEASE,
 )
-from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
+from .instructions import Drop, Feed, Instruction, Kill, Retire, Send, Steal
 from .ledger import RUN, Client, Part, Slot
 
 SIGKILL: Final = 9
 
-LAST_TOKEN: Final = 0xFFFF_0000
-"""Tokens start again from 1 above this one, so that a run always fits into 4 bytes each."""
 
-
-class Dispatcher:
+class Dispatcher(Assignment):
     """See the module's text.
 
     Args:
@@ -62,11 +49,7 @@ class Dispatcher:
     """
 
     def __init__(self, cpu_ids: list[int]) -> None:
-        self._slots = {cpu_id: Slot(cpu_id) for cpu_id in cpu_ids}
-        self._clients: dict[str, Client] = {}
-        self._turns: deque[str] = deque()
-        self._next_token = 1
-        self._out: list[Instruction] = []
+        super().__init__(cpu_ids)
         self._draining = False
 
     # --- what the agent asks
@@ -102,6 +85,7 @@ class Dispatcher:
         if client is None:
             client = self._clients[name] = Client(name, message)
             self._turns.append(name)
+        client.begin_anew()
         client.lease = message.lease
         client.deadline = now + message.lease
         client.group = max(client.group, message.group)
@@ -134,7 +118,8 @@ class Dispatcher:
         if self._draining:
             self._send(name, Returned([call[0] for call in calls], True))
             return
-        queue, held, functions = client.queue, client.held, client.functions
+        queue, held, functions, needs = client.queue, client.held, client.functions, client.needs
+        needs.note(message.needs, calls)
         unusable: list[int] = []
         for call in calls:
             if call[0] in held:
@@ -143,12 +128,35 @@ class Dispatcher:
                 unusable.append(call[0])  # that came before our lease ended
                 continue
             held[call[0]] = items = call[2] or 1
-            queue.append(Part(call, 0, items))
+            if not (needs and needs.park(call)):
+                queue.append(Part(call, 0, items))
         if unusable:
             self._send(name, Returned(unusable, False))
         if client.failed:
             queue.clear()
         self._feed()
+
+    def arrived(self, name: str, blob: int) -> None:
+        """A blob of a client is there, and all of it."""
+        client = self._clients.get(name)
+        if client is not None:
+            ready = client.needs.arrived(blob)
+            if not client.failed:
+                client.queue.extend(Part(call, 0, call[2] or 1) for call in ready)
+            self._feed()
+
+    def _drop_blobs(self, client: Client, released: list[int]) -> None:
+        queued = (part.call for part in client.queue)
+        jobs = (job for cpu_id in client.slots for job in self._slots[cpu_id].jobs.values())
+        gone = client.needs.release(released, (*queued, *(job.part.call for job in jobs)))
+        if not gone:
+            return
+        self._out.append(Drop(client.name, gone))
+        for slot in self._slots.values():
+            known = slot.blobs.get(client.name, set())
+            if not known.isdisjoint(gone):
+                known.difference_update(gone)
+                self._out.append(Feed(slot.cpu_id, [(DROP, client.name, gone)], []))
 
     def _release(self, client: Client, functions: list[int]) -> None:
         # One that a call here still waits for is kept: its client had given this pod up.
@@ -168,6 +176,7 @@ class Dispatcher:
         client.deadline = now + client.lease
         client.group = max(client.group, message.group)
         client.confirm(message.results)
+        self._drop_blobs(client, message.released)
 
     def recall(self, name: str, message: Recall) -> None:
         """Give back those of these calls of which no process has anything."""
@@ -200,9 +209,10 @@ class Dispatcher:
             if name in slot.initialized:
                 # What its initializer set up must not be there for the next client.
                 slot.retiring = True
-            elif name in slot.functions and not slot.retiring:
+            elif (name in slot.functions or name in slot.blobs) and not slot.retiring:
                 self._out.append(Feed(slot.cpu_id, [(LEAVE, name)], []))
             slot.functions.pop(name, None)
+            slot.blobs.pop(name, None)
             slot.initialized.discard(name)
             slot.ran.pop(name, None)
             self._retire_if_due(slot)
@@ -231,8 +241,9 @@ class Dispatcher:
 
     def _return_rest(self) -> None:
         for client in self._clients.values():
-            if client.queue:
-                self._return(client, [part.call[0] for part in client.queue])
+            waiting = client.waiting()
+            if waiting:
+                self._return(client, waiting)
 
     # --- CPU processes
 
@@ -362,74 +373,11 @@ class Dispatcher:
             if client.outcomes or client.printed:
                 self._send(client.name, *client.results())
 
-    # --- assignment
-
     def _feed(self) -> None:
-        """Give work to the processes that have too little of it."""
         if self._draining:
             self._return_rest()
-            return
-        ready = [slot for slot in self._slots.values() if slot.ready and not slot.retiring]
-        # Those that have nothing come first: what was just taken back for them is theirs.
-        idle = [slot for slot in ready if not slot.jobs]
-        for at, slot in enumerate(idle):
-            client = self._next_client()
-            if client is None:
-                self._rebalance(len(idle) - at)
-                break
-            self._give(slot, client)
-        for slot in ready:
-            if slot.client is not None and slot.work < RUN / 2:
-                client = slot.client
-                if client.queue and not client.gone and not self._others_wait(client):
-                    self._give(slot, client)
-
-    def _others_wait(self, client: Client) -> bool:
-        return len(self._clients) > 1 and any(
-            other.queue and len(other.slots) < other.limit
-            for other in self._clients.values()
-            if other is not client
-        )
-
-    def _next_client(self) -> Client | None:
-        """The client whose turn it is, of those that wait and are below their limit."""
-        for _ in range(len(self._turns)):
-            name = self._turns[0]
-            self._turns.rotate(-1)
-            client = self._clients[name]
-            if client.queue and len(client.slots) < client.limit:
-                return client
-        return None
-
-    def _give(self, slot: Slot, client: Client) -> None:
-        """A run of this client's items for this process, one at least."""
-        rows, tokens = slot.take_run(client, self._next_token)
-        if not rows:
-            return
-        token = self._next_token + len(rows)
-        self._next_token = token if token <= LAST_TOKEN else 1
-        client.slots.add(slot.cpu_id)
-        known = slot.functions.setdefault(client.name, set())
-        needed = {row[1] for row in rows} - known
-        known |= needed
-        frames: list[tuple[Any, ...]] = []
-        if client.initializer is not None and client.name not in slot.initialized:
-            slot.initialized.add(client.name)
-            frames.append((INITIALIZE, client.name, client.initializer))
-        if needed:
-            frames.append((FUNCTIONS, client.name, {n: client.functions[n] for n in needed}))
-        frames.append((JOBS, client.name, rows))
-        self._out.append(Feed(slot.cpu_id, frames, tokens))
-
-    def _rebalance(self, idle: int) -> None:
-        """Processes have nothing to do and no call waits: take from those that have too much."""
-        for slot in sorted(self._slots.values(), key=lambda slot: -slot.items):
-            if not idle or slot.items < 2:
-                return
-            client = slot.client
-            if client is not None and not client.gone and len(client.slots) < client.limit:
-                self._out.append(Steal(slot.cpu_id, slot.items // 2))
-                idle -= 1
+        else:
+            self._assign()
 
     # --- for tests
 
@@ -447,4 +395,6 @@ class Dispatcher:
                 held[part.call[0]] += part.items
             for job in (job for slot in slots for job in slot.jobs.values()):
                 held[job.part.call[0]] += job.part.stop - job.next
+            for call in client.needs.parked.values():
+                held[call[0]] += call[2] or 1
             assert client.failed or held == client.held, f"{client.name}: {held} != {client.held}"

@@ -20,6 +20,12 @@ LEAVE: Final = 4
 FORGET: Final = 5
 """(client, [token]): the agent has taken all their items back"""
 
+BLOBS: Final = 6
+"""(client, [(blob id, kind, size, data)]): where the data is nil, the next open file that came
+through the socket has it"""
+DROP: Final = 7
+"""(client, [blob id]): no call will need them"""
+
 # Statuses beside those of an outcome.
 PRINTED: Final = 10
 """Text that the item wrote; ``microseconds`` is the stream, 1 or 2."""

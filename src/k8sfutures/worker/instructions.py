@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,13 @@ from ..messages import Message
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Write these frames to a CPU process, then these tokens into its pipe."""
+    """Write blobs of a client to a CPU process, then frames, then tokens into its pipe."""
 
     cpu_id: int
     frames: list[tuple[Any, ...]]
     tokens: list[int]
+    client: str = ""
+    blobs: Collection[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +51,12 @@ class Send:
     message: Message
 
 
-Instruction = Feed | Steal | Kill | Retire | Send
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """No call of this client needs these blobs any more."""
+
+    client: str
+    blobs: list[int]
+
+
+Instruction = Feed | Steal | Kill | Retire | Send | Drop

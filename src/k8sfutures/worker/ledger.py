@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..messages import (
-    CHUNK_SIZE,
     EXCEPTION,
-    INLINE_LIMIT,
+    GROUP_LIMIT,
     Attach,
     Call,
     Hello,
@@ -20,6 +19,7 @@ from ..messages import (
     Printed,
     Results,
 )
+from .needs import Needs
 
 RUN: Final = 0.005
 """Seconds of work in a run: 50 times what the way from the agent to a process takes."""
@@ -69,6 +69,7 @@ class Client:
         self.queue: deque[Part] = deque()
         self.held: dict[int, int] = {}  # call id -> items without outcome
         self.durations: dict[int, float] = {}
+        self.needs = Needs()
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.printed: list[tuple[int, int, str]] = []
@@ -89,6 +90,7 @@ class Client:
             self.held[call_id] = left
         else:
             self.held.pop(call_id, None)
+            self.needs.finished(call_id)
         if status <= EXCEPTION:
             took = micros * 1e-6
             before = self.durations.get(call[1])
@@ -99,6 +101,7 @@ class Client:
         for function in functions:
             self.functions.pop(function, None)
             self.durations.pop(function, None)
+        self.needs.forget_functions(functions)
 
     def results(self) -> Iterator[Message]:
         """What has gathered since the last time."""
@@ -129,8 +132,18 @@ class Client:
             group=self.group,
             holding=sorted(holding),
             results=self._number - len(self._unconfirmed),
+            blobs=sorted(self.needs.have),
         )
         yield from self._unconfirmed
+
+    def begin_anew(self) -> None:
+        """It attaches again: what it had sent in part is lost, and the calls that wait for it."""
+        for call_id in self.needs.begin_anew():
+            self.held.pop(call_id, None)
+
+    def waiting(self) -> list[int]:
+        """Ids of the calls that wait, for a process or for what they need."""
+        return [*(part.call[0] for part in self.queue), *self.needs.parked]
 
     def take_whole(self, calls: Iterable[int]) -> list[int]:
         """Take these calls out of the queue, those that are there; returns their ids."""
@@ -138,8 +151,10 @@ class Client:
         taken = {part.call[0]: None for part in self.queue if part.call[0] in wanted}
         if taken:
             self.queue = deque(part for part in self.queue if part.call[0] not in taken)
-            for call_id in taken:
-                self.held.pop(call_id, None)
+        taken |= dict.fromkeys(wanted.intersection(self.needs.parked))
+        for call_id in taken:
+            self.held.pop(call_id, None)
+            self.needs.finished(call_id)
         return list(taken)
 
 
@@ -165,6 +180,7 @@ class Slot:
     items: int = 0
     work: float = 0.0
     functions: dict[str, set[int]] = field(default_factory=dict)
+    blobs: dict[str, set[int]] = field(default_factory=dict)
     initialized: set[str] = field(default_factory=set)
     ran: dict[str, int] = field(default_factory=dict)  # client -> items, where it has a limit
     retiring: bool = False
@@ -222,17 +238,13 @@ class Slot:
 
 
 def _portions(outcomes: list[Outcome]) -> Iterator[list[Outcome]]:
-    """Cut outcomes into messages of a size that every broker takes.
-
-    Bulky bodies travel in chunks of their own and do not count.
-    """
+    """Cut outcomes into messages of a size that every broker takes."""
     portion: list[Outcome] = []
     size = 0
     for outcome in outcomes:
-        length = len(outcome[4] or b"")
-        size += length if length <= INLINE_LIMIT else 0
+        size += len(outcome[4] or b"")
         portion.append(outcome)
-        if size > CHUNK_SIZE:
+        if size > GROUP_LIMIT:
             yield portion
             portion, size = [], 0
     if portion:

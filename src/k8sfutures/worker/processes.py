@@ -8,18 +8,27 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgpack
 
+from ..bodies import PARTS
+from ..messages import CRASHED
 from . import zygote
 from .frames import TOKEN_SIZE
+from .shared_memory import Shared
 from .zygote import STARTED
 
 __all__ = ["STARTED", "Channels", "ZygoteHandle", "ending"]
 
 _READ: Final = 1 << 18
 _BUFFER: Final = 1 << 20
+_MOST_FILES: Final = 64
+"""Open files that one message through a socket carries; the kernel takes 253."""
+
+Frame = tuple[int, int, int, int, bytes]
+"""What a CPU process says; see `cpu_process`."""
 
 
 class Channels:
@@ -41,7 +50,8 @@ class Channels:
         )
         self._packer = msgpack.Packer()
         self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=0)
-        self._unsent: deque[memoryview] = deque()
+        self._unsent: deque[tuple[memoryview, list[int]]] = deque()
+        self._files: deque[int] = deque()  # that have come, and whose frame has not
 
     def hand_over(self) -> list[int]:
         """The descriptors for the process; close them with `handed_over`."""
@@ -52,14 +62,26 @@ class Channels:
         self._theirs.close()
         os.close(self._tokens_theirs)
 
-    def feed(self, frames: list[tuple[Any, ...]], tokens: list[int]) -> bool:
+    def feed(
+        self, frames: list[tuple[Any, ...]], tokens: list[int], files: Sequence[int] = ()
+    ) -> bool:
         """Write frames, then tokens; what the socket does not take now is kept for `resume`.
+
+        Args:
+            frames: see `frames`.
+            tokens: for the items in them.
+            files: descriptors that the frames want, in order; copied here, and so free.
 
         Returns:
             Whether everything has been written.
         """
-        data = b"".join([self._packer.pack(frame) for frame in frames])
-        self._unsent.append(memoryview(data))
+        data = memoryview(b"".join([self._packer.pack(frame) for frame in frames]))
+        for start in range(0, len(files), _MOST_FILES):
+            # A file comes with the first byte of what it is sent with, and so before its frame.
+            copies = [os.dup(file) for file in files[start : start + _MOST_FILES]]
+            self._unsent.append((data[:1] if copies else data, copies))
+            data = data[1:]
+        self._unsent.append((data, []))
         done = self.resume()
         if tokens:
             packed = b"".join([token.to_bytes(TOKEN_SIZE, "little") for token in tokens])
@@ -75,18 +97,27 @@ class Channels:
         unsent = self._unsent
         try:
             while unsent:
-                sent = self.data.send(unsent[0])
-                if sent == len(unsent[0]):
+                data, files = unsent[0]
+                sent = socket.send_fds(self.data, [data], files) if files else self.data.send(data)
+                for file in files:
+                    os.close(file)
+                if sent == len(data):
                     unsent.popleft()
                 else:
-                    unsent[0] = unsent[0][sent:]
+                    unsent[0] = (data[sent:], [])
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):
-            unsent.clear()  # it has died; the zygote will say how
+            self._drop_unsent()  # it has died; the zygote will say how
         return True
 
-    def read(self) -> tuple[list[tuple[int, int, int, int, bytes]], bool]:
+    def _drop_unsent(self) -> None:
+        for _, files in self._unsent:
+            for file in files:
+                os.close(file)
+        self._unsent.clear()
+
+    def read(self) -> tuple[list[Frame], bool]:
         """What the process has said since the last time.
 
         Returns:
@@ -96,7 +127,7 @@ class Channels:
             ValueError: it said something that is none.
         """
         try:
-            received = self.data.recv(_READ)
+            received = self._receive()
         except BlockingIOError:
             return [], False
         except ConnectionResetError:
@@ -105,19 +136,33 @@ class Channels:
             return [], True
         return self._frames(received), False
 
-    def _frames(self, received: bytes) -> list[tuple[int, int, int, int, bytes]]:
+    def _receive(self) -> bytes:
+        received, files, _, _ = socket.recv_fds(self.data, _READ, _MOST_FILES)
+        self._files.extend(files)
+        return received
+
+    def _frames(self, received: bytes) -> list[Frame]:
         self._unpacker.feed(received)
         frames = list(self._unpacker)
         if not all(type(frame) is tuple and len(frame) == 5 for frame in frames):
             raise ValueError("not the frames of a CPU process")
+        if self._files:
+            frames = [self._with_memory(frame) for frame in frames]
         return frames
 
-    def read_rest(self) -> list[tuple[int, int, int, int, bytes]]:
+    def _with_memory(self, frame: Frame) -> Frame:
+        """An outcome whose parts are in shared memory, with that."""
+        token, item, status, number, body = frame
+        if status > CRASHED or body[:1] != bytes((PARTS,)):
+            return frame
+        return token, item, status, number, Shared.of(body, self._files.popleft())
+
+    def read_rest(self) -> list[Frame]:
         """Everything that a process has said before it died."""
-        frames: list[tuple[int, int, int, int, bytes]] = []
+        frames: list[Frame] = []
         while True:
             try:
-                received = self.data.recv(_READ)
+                received = self._receive()
             except (BlockingIOError, ConnectionResetError):
                 return frames
             if not received:
@@ -147,6 +192,9 @@ class Channels:
 
     def close(self) -> None:
         """Close everything; an idle process ends when it sees this."""
+        self._drop_unsent()
+        while self._files:
+            os.close(self._files.popleft())
         self.data.close()
         os.close(self._tokens_write)
         os.close(self._tokens_read)

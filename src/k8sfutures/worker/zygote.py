@@ -25,6 +25,7 @@ from typing import Final
 
 import msgpack
 
+from ..bulk_memory import get_used_to_bulk
 from . import cpu_process
 
 STARTED: Final = 0
@@ -159,6 +160,7 @@ def main() -> None:
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
     _adopt_orphans()
+    get_used_to_bulk()
     with socket.socket(fileno=int(sys.argv[1])) as control:
         Zygote(control).run()
 

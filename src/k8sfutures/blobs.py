@@ -1,0 +1,199 @@
+"""Blobs: the bulky parts of calls and functions, each sent to a pod once.
+
+A blob is bytes that do not change, under an id that is never used again. What is pickled is
+compared with the blobs there are by its contents, so that an array that a hundred calls share is
+one blob, whoever holds it, and an array that was changed in between is another.
+
+A blob lives for as long as anything refers to it: a call that has not been settled, a function;
+and the most recent ones, up to `KEPT` bytes, for calls to come. When it goes, so do the pods'
+copies of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from . import bodies
+from .messages import DATA, INLINE_LIMIT
+from .serialization import split
+
+KEPT: Final = 256 * 1024 * 1024
+"""Bytes of blobs that no call needs at the moment, and that are kept for the next one; pods keep
+as much."""
+
+_SAMPLE: Final = 64
+
+
+class Blob:
+    """See the module's text.
+
+    Attributes:
+        id: unique in its executor.
+        kind: `messages.DATA` or `messages.MODULES`.
+        data: its bytes.
+    """
+
+    __slots__ = ("__weakref__", "_gone", "data", "id", "kind", "wanted_again")
+
+    def __init__(self, number: int, kind: int, data: bytes, gone: deque[int]) -> None:
+        self.id = number
+        self.kind = kind
+        self.data = data
+        self.wanted_again = False  # whether a second call has asked for it
+        self._gone = gone
+
+    def __del__(self) -> None:
+        self._gone.append(self.id)
+
+
+class Bulky(bytes):
+    """A body whose parts are blobs; keeps them alive.
+
+    Attributes:
+        blobs: its parts.
+        in_pickle: whether any of them is of the pickle itself, and not a buffer beside it.
+    """
+
+    blobs: tuple[Blob, ...] = ()
+    in_pickle = False
+
+
+class Blobs:
+    """The blobs of one executor. Safe for threads that submit at the same time.
+
+    Args:
+        kept: bytes of blobs to keep for later calls.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept = kept
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        self._known: WeakValueDictionary[tuple[Any, ...], Blob] = WeakValueDictionary()
+        self._recent: OrderedDict[int, Blob] = OrderedDict()
+        self._size = 0
+        self._gone: deque[int] = deque()
+
+    def take_gone(self) -> list[int]:
+        """Ids of the blobs that are gone since the last time."""
+        return [self._gone.popleft() for _ in range(len(self._gone))]
+
+    def keep(self, data: bytes | memoryview, kind: int = DATA) -> Blob:
+        """The blob with these bytes.
+
+        Args:
+            data: copied, unless it is ``bytes`` or there is a blob like it.
+            kind: what they are.
+        """
+        size = len(data)
+        middle = size // 2
+        key = (
+            kind,
+            size,
+            bytes(data[:_SAMPLE]),
+            bytes(data[middle : middle + _SAMPLE]),
+            bytes(data[-_SAMPLE:]),
+        )
+        known = self._known.get(key)
+        if known is not None and _equal(known.data, data):
+            known.wanted_again = True
+            self._touch(known)
+            return known
+        blob = Blob(next(self._ids), kind, bytes(data), self._gone)
+        with self._lock:
+            self._known[key] = blob
+        self._touch(blob)
+        return blob
+
+    def _touch(self, blob: Blob) -> None:
+        dropped = []
+        with self._lock:
+            if self._recent.pop(blob.id, None) is None:
+                self._size += len(blob.data)
+            self._recent[blob.id] = blob
+            while self._size > self._kept:
+                _, oldest = self._recent.popitem(last=False)
+                self._size -= len(oldest.data)
+                dropped.append(oldest)
+        # Outside the lock: some end here.
+        dropped.clear()
+
+    # --- bodies
+
+    def dumps(self, obj: object) -> bytes:
+        """Pickle an object, its bulky parts as blobs.
+
+        Args:
+            obj: anything.
+
+        Returns:
+            A body; where it has parts, it is `Bulky`.
+
+        Raises:
+            Exception: what pickling raised.
+        """
+        segments, buffers = split(obj, INLINE_LIMIT)
+        if not buffers and len(segments) == 1 and len(segments[0]) <= INLINE_LIMIT:
+            return segments[0]
+        used: list[Blob] = []
+
+        def number_of(data: bytes | memoryview) -> int:
+            used.append(self.keep(data))
+            return used[-1].id
+
+        numbers = [
+            segment if len(segment) <= INLINE_LIMIT else number_of(segment) for segment in segments
+        ]
+        in_pickle = bool(used)
+        body = Bulky(bodies.with_parts(numbers, [number_of(one.raw()) for one in buffers]))
+        body.blobs, body.in_pickle = tuple(used), in_pickle
+        return body
+
+    def dumps_call(
+        self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bytes:
+        """Pickle a call whose callable travels with it.
+
+        Args:
+            function: a callable with state of its own.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            The body of ``((function, *args), kwargs)``. Where the callable is bulky, it is
+            pickled by itself, so that its state is the same blob in every call.
+
+        Raises:
+            Exception: what pickling raised.
+        """
+        body = self.dumps(((function, *args), kwargs))
+        if not isinstance(body, Bulky) or not body.in_pickle:
+            return body
+        callee = self.dumps(function)
+        if not isinstance(callee, Bulky):
+            return body
+        arguments = self.dumps((args, kwargs))
+        both = Bulky(bodies.pair(callee, arguments))
+        both.blobs = callee.blobs + blobs_of(arguments)
+        return both
+
+
+def blobs_of(body: bytes | None) -> tuple[Blob, ...]:
+    """The blobs that a body needs."""
+    return body.blobs if isinstance(body, Bulky) else ()
+
+
+def _equal(known: bytes, data: bytes | memoryview) -> bool:
+    if isinstance(data, bytes):
+        return known == data
+    # Eight bytes at a time: memoryviews compare item by item.
+    whole = len(known) & ~7
+    return (
+        memoryview(known)[:whole].cast("Q") == data[:whole].cast("Q")
+        and known[whole:] == data[whole:]
+    )

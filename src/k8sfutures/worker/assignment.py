@@ -1,0 +1,116 @@
+"""Which call a CPU process of this pod gets next: a part of the dispatcher, and pure like it.
+
+How much a CPU process is given
+    One item while its duration is unknown or long; tiny ones in runs of about `RUN` seconds,
+    topped up at half, so that a process never waits for its agent. What a process has not
+    started can be taken back at any time (its token pipe sees to it), and is, as soon as
+    another process has nothing to do. So runs cost nothing in fairness, and a call never
+    waits behind a long one while a CPU is free.
+
+Clients take turns, run by run, and none has more processes at work than its limit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from typing import Any, Final
+
+from .frames import FUNCTIONS, INITIALIZE, JOBS
+from .instructions import Feed, Instruction, Steal
+from .ledger import RUN, Client, Row, Slot
+
+LAST_TOKEN: Final = 0xFFFF_0000
+"""Tokens start again from 1 above this one, so that a run always fits into 4 bytes each."""
+
+
+class Assignment:
+    """See the module's text.
+
+    Args:
+        cpu_ids: one CPU process each.
+    """
+
+    def __init__(self, cpu_ids: list[int]) -> None:
+        self._slots = {cpu_id: Slot(cpu_id) for cpu_id in cpu_ids}
+        self._clients: dict[str, Client] = {}
+        self._turns: deque[str] = deque()
+        self._next_token = 1
+        self._out: list[Instruction] = []
+
+    def _assign(self) -> None:
+        """Give work to the processes that have too little of it."""
+        ready = [slot for slot in self._slots.values() if slot.ready and not slot.retiring]
+        # Those that have nothing come first: what was just taken back for them is theirs.
+        idle = [slot for slot in ready if not slot.jobs]
+        for at, slot in enumerate(idle):
+            client = self._next_client()
+            if client is None:
+                self._rebalance(len(idle) - at)
+                break
+            self._give(slot, client)
+        for slot in ready:
+            if slot.client is not None and slot.work < RUN / 2:
+                client = slot.client
+                if client.queue and not client.gone and not self._others_wait(client):
+                    self._give(slot, client)
+
+    def _others_wait(self, client: Client) -> bool:
+        return len(self._clients) > 1 and any(
+            other.queue and len(other.slots) < other.limit
+            for other in self._clients.values()
+            if other is not client
+        )
+
+    def _next_client(self) -> Client | None:
+        """The client whose turn it is, of those that wait and are below their limit."""
+        for _ in range(len(self._turns)):
+            name = self._turns[0]
+            self._turns.rotate(-1)
+            client = self._clients[name]
+            if client.queue and len(client.slots) < client.limit:
+                return client
+        return None
+
+    def _give(self, slot: Slot, client: Client) -> None:
+        """A run of this client's items for this process, one at least."""
+        rows, tokens = slot.take_run(client, self._next_token)
+        if not rows:
+            return
+        token = self._next_token + len(rows)
+        self._next_token = token if token <= LAST_TOKEN else 1
+        client.slots.add(slot.cpu_id)
+        known = slot.functions.setdefault(client.name, set())
+        needed = {row[1] for row in rows} - known
+        known |= needed
+        frames: list[tuple[Any, ...]] = []
+        if client.initializer is not None and client.name not in slot.initialized:
+            slot.initialized.add(client.name)
+            frames.append((INITIALIZE, client.name, client.initializer))
+        if needed:
+            frames.append((FUNCTIONS, client.name, {n: client.functions[n] for n in needed}))
+        frames.append((JOBS, client.name, rows))
+        blobs = self._blobs_for(slot, rows) if client.needs else ()
+        self._out.append(Feed(slot.cpu_id, frames, tokens, client.name, blobs))
+
+    @staticmethod
+    def _blobs_for(slot: Slot, rows: list[Row]) -> Collection[int]:
+        """The blobs that these jobs need and their process does not have."""
+        needed: set[int] = set()
+        for job in (slot.jobs[row[0]] for row in rows):
+            needed.update(job.client.needs.of(job.part.call))
+            name = job.client.name
+        known = slot.blobs.setdefault(name, set())
+        needed -= known
+        known |= needed
+        return sorted(needed)
+
+    def _rebalance(self, idle: int) -> None:
+        """Processes have nothing to do and no call waits: take from those that have too much."""
+        for slot in sorted(self._slots.values(), key=lambda slot: -slot.items):
+            if not idle or slot.items < 2:
+                return
+            client = slot.client
+            if client is not None and not client.gone and len(client.slots) < client.limit:
+                self._out.append(Steal(slot.cpu_id, slot.items // 2))
+                idle -= 1
