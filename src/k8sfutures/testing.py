@@ -230,6 +230,9 @@ class _MemoryPods:
             self._woken = True
             self._wake.notify_all()
 
+    def retire(self) -> None:
+        pass  # its pods are there at once, or not at all
+
     def close(self) -> None:
         self._cluster.sources.remove(self)
 

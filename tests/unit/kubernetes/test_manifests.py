@@ -752,9 +752,31 @@ class RecordingApi:
         return True
 
 
-def collected(jobs: list[Json], *, started: bool = False) -> list[str]:
+NOW = "2026-01-01T10:00:00Z"
+
+
+def pods_of(jobs: list[Json], phase: str, *states: str) -> list[Json]:
+    """A pod for each Job; states are those of the worker and of other containers."""
+    return [
+        {
+            "metadata": {"ownerReferences": [{"uid": one["metadata"]["uid"]}]},
+            "spec": {"restartPolicy": "Never"},
+            "status": {
+                "phase": phase,
+                "containerStatuses": [
+                    {"name": name, "state": {state: {}}}
+                    for name, state in zip(("worker", "other"), states, strict=False)
+                ],
+            },
+        }
+        for one in jobs
+    ]
+
+
+def collected(jobs: list[Json], *, started: bool = False, now: str = NOW) -> list[str]:
     api = RecordingApi()
-    Jobs(api, "p").collect(jobs, lambda _one: started)  # type: ignore[arg-type]
+    pods = pods_of(jobs, "Running" if started else "Pending")
+    Jobs(api, "p").collect(jobs, pods, now)  # type: ignore[arg-type]
     return api.deleted
 
 
@@ -793,9 +815,100 @@ def test_a_job_that_cannot_be_removed_costs_a_warning_and_the_next_is_removed(
 ) -> None:
     api = RecordingApi("b")
     with caplog.at_level(logging.WARNING):
-        Jobs(api, "p").collect([a_job("b"), a_job("d")], lambda _one: False)  # type: ignore[arg-type]
+        Jobs(api, "p").collect([a_job("b"), a_job("d")], [], NOW)  # type: ignore[arg-type]
     assert api.deleted == ["d"]
-    assert caplog.messages == ["cannot remove the Job b: the API refused"]
+    assert caplog.messages == [
+        "cannot remove the Job b, whose pod has never started: the API refused"
+    ]
+
+
+@pytest.mark.parametrize("now", ["", "tomorrow"])
+def test_where_the_servers_time_is_unknown_nothing_is_too_old(now: str) -> None:
+    jobs = [a_job("a"), a_job("b", LONG_AGO, ("Complete", "True", LONG_AGO))]
+    assert collected(jobs, now=now) == []
+
+
+def test_by_the_servers_clock_alone_a_job_is_old() -> None:
+    assert collected([a_job("a", "2026-01-01T09:55:00Z"), a_job("b", "2026-01-01T09:45:00Z")]) == [
+        "b"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "states", "removed"),
+    [
+        ("Running", ("terminated", "running"), ["j"]),
+        ("Running", ("terminated", "waiting"), ["j"]),
+        ("Running", ("terminated", "terminated"), []),
+        ("Running", ("terminated",), []),
+        ("Running", ("running", "terminated"), []),
+        ("Running", ("running", "running"), []),
+        ("Succeeded", ("terminated", "terminated"), []),
+    ],
+)
+def test_a_job_whose_worker_has_ended_is_removed_where_another_container_goes_on(
+    phase: str, states: tuple[str, ...], removed: list[str]
+) -> None:
+    api = RecordingApi()
+    jobs = [a_job("j", AHEAD)]
+    Jobs(api, "p").collect(jobs, pods_of(jobs, phase, *states), NOW)  # type: ignore[arg-type]
+    assert api.deleted == removed
+
+
+def test_a_worker_that_kubernetes_starts_again_has_not_ended_for_good() -> None:
+    api = RecordingApi()
+    jobs = [a_job("j", AHEAD)]
+    pods = pods_of(jobs, "Running", "terminated", "running")
+    pods[0]["spec"]["restartPolicy"] = "OnFailure"
+    Jobs(api, "p").collect(jobs, pods, NOW)  # type: ignore[arg-type]
+    assert api.deleted == []
+
+
+# --- Jobs that nobody waits for any more
+
+
+class CreatingApi(RecordingApi):
+    """A cluster where Jobs can be made, until somebody has had enough."""
+
+    def __init__(self, enough: int) -> None:
+        super().__init__()
+        self.enough = enough
+        self.created: list[str] = []
+
+    def create(self, path: str, body: Json) -> Json:
+        kind = body["kind"]
+        self.created.append(kind)
+        name = body["metadata"]["name"]
+        return {"metadata": {"name": name, "uid": f"uid-{len(self.created)}"}}
+
+    def wanted(self) -> bool:
+        return len(self.created) < self.enough
+
+
+def started(api: CreatingApi, count: int) -> dict[str, str]:
+    return Jobs(api, "p").start(  # type: ignore[arg-type]
+        PodSpec(pool="p", shape={}, image="i", warm_for=1),
+        [Placement(f"node-{n}", (0,), 1000, 0) for n in range(count)],
+        Access("amqp://u:p@h/", bytes(32), None),
+        pool_cpus=0,
+        is_dead=lambda _uid: False,
+        wanted=api.wanted,
+    )
+
+
+def test_pods_that_are_wanted_get_a_job_each_and_one_secret() -> None:
+    api = CreatingApi(1000)
+    assert len(started(api, 3)) == 3
+    assert sorted(api.created) == ["Job", "Job", "Job", "Secret"]
+    assert api.deleted == []
+
+
+@pytest.mark.parametrize("enough", [0, 1, 2])
+def test_once_pods_are_not_wanted_any_more_no_job_of_theirs_stays(enough: int) -> None:
+    api = CreatingApi(enough)
+    assert started(api, 2) == {}
+    assert api.created == ["Job"] * len(api.deleted), "and no Secret is made for them"
+    assert len(api.deleted) >= enough
 
 
 def test_the_jobs_of_a_pool_are_told_from_those_of_others() -> None:
