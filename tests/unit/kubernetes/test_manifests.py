@@ -17,6 +17,9 @@ from k8sfutures.config import Settings
 from k8sfutures.errors import ClusterError, SettingValueError
 from k8sfutures.image import default_image
 from k8sfutures.messages import Versions
+from k8sfutures.pods.kubernetes.api import fields_of
+from k8sfutures.pods.kubernetes.fields import CONTAINER as CONTAINER_FIELDS
+from k8sfutures.pods.kubernetes.fields import METADATA, SPEC, check_fields
 from k8sfutures.pods.kubernetes.jobs import Access, Jobs, has_ended
 from k8sfutures.pods.kubernetes.labels import (
     CPU_IDS,
@@ -915,3 +918,49 @@ def test_the_jobs_of_a_pool_are_told_from_those_of_others() -> None:
     jobs = [{"metadata": {"name": pool, "labels": labels(pool)}} for pool in ("p", "q")]
     assert Jobs(RecordingApi(), "p").of_pool(jobs) == jobs[:1]  # type: ignore[arg-type]
     assert jobs[0]["metadata"]["labels"][POOL] == digest("p")
+
+
+# --- misspelt templates
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ({"metadata": {"label": {}}}, "metadata of pod_template has 'label'.*'labels'"),
+        ({"spec": {"conatiners": []}}, "spec of pod_template has 'conatiners'.*'containers'"),
+        ({"spec": {"nodeselector": {}}}, "spec of pod_template has 'nodeselector'.*'nodeSelector'"),
+        (
+            {"spec": {"containers": [{"name": "worker"}, {"name": "x", "resource": {}}]}},
+            r"spec.containers\[1\] of pod_template has 'resource'.*'resources'",
+        ),
+        (
+            {"spec": {"initContainers": [{"comand": []}]}},
+            r"spec.initContainers\[0\] of pod_template has 'comand'.*'command'",
+        ),
+        ({"spec": {"zzz": 1}}, "spec of pod_template has 'zzz'.*Kubernetes would drop it"),
+        ({"spec": {1: 1}}, "spec of pod_template has '1'"),
+        ({"spec": {"initContainers": {"name": "x"}}}, "initContainers .* must be a list of dicts"),
+        ({"spec": {"containers": ["worker"]}}, "containers .* must be a list of dicts"),
+    ],
+)
+def test_a_misspelt_template_is_refused_and_the_right_word_is_offered(
+    template: Json, words: str
+) -> None:
+    with pytest.raises(SettingValueError, match=words):
+        pod_spec(Settings(pod_template=template), "p")
+
+
+def test_every_field_that_the_installed_client_knows_is_let_through() -> None:
+    for kind, part in ((SPEC, "spec"), (METADATA, "metadata")):
+        template = {part: dict.fromkeys(fields_of(kind))}
+        assert pod_spec(Settings(pod_template=template), "p").template == template
+    container = dict.fromkeys(fields_of(CONTAINER_FIELDS))
+    pod_spec(Settings(pod_template={"spec": {"containers": [container]}}), "p")
+
+
+def test_a_field_that_only_the_installed_client_knows_is_let_through() -> None:
+    check_fields({"spec": {"fieldOfTheFuture": 1}}, lambda _kind: {"fieldOfTheFuture"})
+
+
+def test_the_client_is_not_asked_for_what_is_known() -> None:
+    check_fields({"spec": {"volumes": [], "containers": [{"name": "worker"}]}}, pytest.fail)

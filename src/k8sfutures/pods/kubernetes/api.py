@@ -39,6 +39,17 @@ _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
+def fields_of(kind: str) -> frozenset[str]:
+    """The fields of an object, as the installed client of Kubernetes knows them.
+
+    Args:
+        kind: name of its model class.
+    """
+    from kubernetes import client
+
+    return frozenset(getattr(client, kind).attribute_map.values())
+
+
 class KubeApi:
     """A cluster's API, and the namespace to work in. Its methods may be called from any thread.
 
