@@ -382,5 +382,8 @@ def test_a_pool_is_deleted_by_the_command_line(kube, capsys):
     assert main(["pool", "delete", "command-line", *cluster]) == 0
     assert capsys.readouterr().out == "asked 1 pods of pool command-line to end\n"
     wait_until(lambda: not (kube.jobs() or kube.running()), 30)
-    assert main(["pool", "delete", "command-line", *cluster]) == 0
-    assert capsys.readouterr().out == "no pods of pool command-line are there\n"
+    assert main(["pool", "delete", "command-line", *cluster]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("k8sfutures: there is no pool command-line on the cluster")
+    assert main(["pool", "delete", "--all", *cluster]) == 0
