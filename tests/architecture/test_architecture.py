@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parents[2] / "src" / PACKAGE
 
 PURE_CORE = (
     *("messages", "codec", "chunks"),
-    *("scheduler", "scheduler_backlog", "scheduler_events", "scheduler_records"),
+    *("scheduler", "scheduler_backlog", "scheduler_events", "scheduler_isolation"),
+    "scheduler_records",
     *("worker.dispatch", "worker.frames", "worker.instructions", "worker.ledger"),
     *("demand", "losses"),
     *(f"pods.kubernetes.{name}" for name in ("capacity", "labels", "manifests", "placement")),
