@@ -150,8 +150,9 @@ class _MemoryPod:
         key: bytes,
         size: int,
         ended: Callable[[str, str], None],
+        name: str = "",
     ) -> None:
-        self.name = f"pod-{uuid.uuid4().hex[:12]}"
+        self.name = name or f"pod-{uuid.uuid4().hex[:12]}"
         cpus = sorted(os.sched_getaffinity(0))
         config = AgentConfig(
             name=self.name,
