@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_kubernetes import FakeKubernetes
+from fake_kubernetes import FakeKubernetes, now
 
 from k8sfutures import PodMismatch, PodsUnavailable
 from k8sfutures.pods import Need
 from k8sfutures.pods.kubernetes import roster
+from k8sfutures.pods.kubernetes.api import KubeApi
+from k8sfutures.pods.kubernetes.timestamps import between
 from k8sfutures.pods.kubernetes.watcher import FIRST_PAUSE, LONGEST_PAUSE, Watcher
 
 pytestmark = pytest.mark.timeout(60)
@@ -160,6 +163,32 @@ def test_a_watch_that_ends_at_once_is_not_asked_for_again_and_again_without_paus
     assert pauses[0] == FIRST_PAUSE
     assert pauses == sorted(pauses)
     assert pauses[-1] == LONGEST_PAUSE
+
+
+def test_the_kernel_probes_whether_a_server_that_is_watched_is_there_still(
+    cluster: FakeKubernetes,
+) -> None:
+    api = KubeApi(str(cluster.kubeconfig))
+    watch = api.watch("/api/v1/namespaces/default/pods", "0")
+    connection = watch._response.connection.sock
+    assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    silent, pause, times = (
+        connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+        for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    )
+    assert silent + pause * times <= 60, "the default is two hours"
+    watch.stop()
+    list(watch)
+    api.close()
+
+
+def test_the_servers_clock_is_known_from_its_answers(cluster: FakeKubernetes) -> None:
+    api = KubeApi(str(cluster.kubeconfig))
+    assert api.time == ""
+    api.list("/api/v1/nodes")
+    assert abs(between(api.time, now())) < 3600
+    assert between("2020-01-01T00:00:00Z", api.time) > 0
+    api.close()
 
 
 # --- other pools

@@ -2,8 +2,8 @@
 
 As of Kubernetes 1.25 a server that is asked to be strict refuses them, at any depth; this list
 finds those at the top of a pod's spec and of its containers on every server, and before anything
-is made. It is Kubernetes 1.36's. What it does not have, the installed client may know, so that it
-stands in nobody's way.
+is made. It is that of version 37 of Kubernetes' client; the installed one is asked for what it does
+not have, so that it stands in nobody's way.
 """
 
 from __future__ import annotations

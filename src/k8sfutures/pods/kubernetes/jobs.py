@@ -127,8 +127,7 @@ class Jobs:
 
         _in_parallel(make, bodies)
         if not wanted():
-            logger.info("removing %d Jobs again: nobody waits for them any more", len(created))
-            self._undo(created)
+            self._undo(created, "for which nobody waits any more")
             return {}
         if problems and not created and not others:
             raise problems[0]
@@ -171,19 +170,15 @@ class Jobs:
                 path, broker_secret(secret, self._pool, owners, access.url, access.key)
             )
         except ClusterError:
-            self._undo(owners)
+            self._undo(owners, "since its Secret could not be made")
             raise
 
-    def _undo(self, jobs: Sequence[Json]) -> None:
+    def _undo(self, jobs: Sequence[Json], why: str) -> None:
         """Remove Jobs that were just made; those that stay hinder nobody for long.
 
         Whoever comes across one whose pod waits for a Secret that was never made removes it.
         """
-
-        def remove(one: Json) -> None:
-            self.remove(one, "which was made in vain")
-
-        _in_parallel(remove, jobs)
+        _in_parallel(lambda one: self.remove(one, why), jobs)
 
     def remove(self, one: Json, why: str) -> None:
         """Remove a Job, if it is there still; a failure costs a warning.

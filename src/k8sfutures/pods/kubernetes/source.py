@@ -19,7 +19,7 @@ from .api import KubeApi, passes
 from .capacity import Node
 from .explaining import Explainer
 from .jobs import Access, Jobs, has_ended
-from .labels import SELECTOR, Membership
+from .labels import SELECTOR, Membership, access_mark
 from .manifests import PodSpec, job_name
 from .placement import Size, place
 from .pools import connect, delete_pool
@@ -170,8 +170,8 @@ class KubernetesPods:
 
     def _provision(self, api: KubeApi, credentials: Credentials, need: Need) -> None:
         """Make the Jobs; where there is no room, others may be asked to make some."""
-        access = Access(self._pod_url, credentials.key, registry_of(self._settings))
-        survey = self._survey(api, Membership(self._pool, access.mark, need.answered))
+        mark = access_mark(self._pod_url, credentials.key)
+        survey = self._survey(api, Membership(self._pool, mark, need.answered))
         self._refuse_mixture(survey.mine)
         now = time.monotonic()
         have = sum(need.attached.values())
@@ -187,12 +187,12 @@ class KubernetesPods:
             made = jobs.start(
                 self._spec,
                 placements,
-                access,
+                Access(self._pod_url, credentials.key, registry_of(self._settings)),
                 pool_cpus=total if complete else 0,
                 is_dead=self._roster.is_dead,
                 wanted=lambda: not self._retired.is_set(),
             )
-            nodes_of = {job_name(self._pool, one, access.mark): one.node for one in placements}
+            nodes_of = {job_name(self._pool, one, mark): one.node for one in placements}
             logger.info("asked for pods of pool %s: %s", self._pool, nodes_of)
             for name, uid in made.items():
                 self._roster.expect(name, uid, nodes_of[name], now)
