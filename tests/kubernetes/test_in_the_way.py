@@ -64,19 +64,16 @@ def test_who_finds_the_cluster_full_of_pods_for_another_broker_is_told_so_and_ge
         pytest.skip("needs a broker of the tests' own")
     other = ClusterBroker(kube.broker.host, tmp_path)
     try:
-        with (
-            kube.executor(pool="namesake", secret="s") as one,
-            kube.executor(pool="namesake", secret="s", amqp_url=other.url) as two,
-            caplog.at_level(logging.WARNING),
-        ):
+        with kube.executor(pool="namesake", secret="s") as one, caplog.at_level(logging.WARNING):
             fill(one, kube)
-            future = two.submit(pow, 2, 3)
-            wait_until(lambda: "of another broker or secret has" in caplog.text, 30)
-            time.sleep(1)
-            assert not future.done()
-            assert one.submit(pow, 2, 2).result(60) == 4, "nobody takes its pods away"
-            one.pool.delete()
-            assert future.result(60) == 8
+            with kube.executor(pool="namesake", secret="s", amqp_url=other.url) as two:
+                future = two.submit(pow, 2, 3)
+                wait_until(lambda: "of another broker or secret has" in caplog.text, 30)
+                time.sleep(1)
+                assert not future.done()
+                assert one.submit(pow, 2, 2).result(60) == 4, "nobody takes its pods away"
+                one.pool.delete()
+                assert future.result(60) == 8
     finally:
         other.stop()
 
