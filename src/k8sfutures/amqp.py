@@ -131,12 +131,28 @@ class AmqpEndpoint:
             self._channel.basic_publish(self._theirs, "", body, mandatory=urgent)
 
     def broadcast_to(self, pool: str, body: bytes) -> None:
-        """Publish to every pod of another pool."""
-        if self._up and self._channel.is_open:
-            exchange = f"k8sfutures.{pool}.pods"
-            # To publish to one that is not there would close the channel.
-            self._channel.exchange_declare(exchange, "fanout", durable=False, auto_delete=False)
-            self._channel.basic_publish(exchange, "", body)
+        """Publish to every pod of another pool, if there is one; its failure costs nothing.
+
+        On a channel of its own, since the broker closes the channel of who publishes where there
+        is nothing, or where that is not allowed.
+        """
+        if not self._up or not self._connection.is_open:
+            return
+        exchange = f"k8sfutures.{pool}.pods"
+
+        def opened(channel: Any) -> None:
+            channel.add_on_close_callback(closed)
+            # Passively: what is not there, or is another's, stays so.
+            channel.exchange_declare(exchange, passive=True, callback=lambda _frame: found(channel))
+
+        def found(channel: Any) -> None:
+            channel.basic_publish(exchange, "", body)
+            channel.close()
+
+        def closed(_channel: object, reason: BaseException) -> None:
+            logger.debug("the channel to exchange %s has ended: %s", exchange, reason)
+
+        self._connection.channel(on_open_callback=opened)
 
     def close(self, done: Callable[[], None]) -> None:
         """Leave the broker after what is under way has been sent.

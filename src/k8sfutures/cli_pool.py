@@ -49,7 +49,7 @@ def _settings(options: argparse.Namespace) -> tuple[Settings, Pods]:
 
 def _list(options: argparse.Namespace) -> int:
     settings, pods = _settings(options)
-    lines = list(_on_kubernetes(settings) if pods == "kubernetes" else _on_this_machine())
+    lines = [f"{pool}  {pod}" for pool, pod in _listed(settings, pods)]
     if not lines:
         where = "on the cluster" if pods == "kubernetes" else "on this machine"
         lines = [f"no pools {where}"]
@@ -57,16 +57,17 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _on_this_machine() -> Iterator[str]:
-    for pod in local_pods():
-        yield f"{pod.pool}  {pod.name}  CPUs {','.join(map(str, pod.cpu_ids))}  process {pod.pid}"
-
-
-def _on_kubernetes(settings: Settings) -> Iterator[str]:
+def _listed(settings: Settings, pods: Pods) -> Iterator[tuple[str, str]]:
+    """Yields the pool of each pod that is there, and what there is to say of the pod."""
+    if pods == "local":
+        for local in local_pods():
+            cpus = ",".join(map(str, local.cpu_ids))
+            yield local.pool, f"{local.name}  CPUs {cpus}  process {local.pid}"
+        return
     from .pods.kubernetes.pools import list_pods
 
     for pod in list_pods(settings):
-        yield f"{pod.pool}  {pod.name}  CPUs {pod.cpu_ids} of {pod.node}  {pod.phase}"
+        yield pod.pool, f"{pod.name}  CPUs {pod.cpu_ids} of {pod.node}  {pod.phase}"
 
 
 def _delete(options: argparse.Namespace) -> int:
@@ -78,7 +79,13 @@ def _delete(options: argparse.Namespace) -> int:
         asked = delete_pool(settings, name)
     else:
         asked = len(stop_local_pods(name))
-    which = "any pool" if name is None else f"pool {name}"
-    said = f"asked {asked} pods of {which} to end" if asked else f"no pods of {which} are there"
-    sys.stdout.write(f"{said}\n")
-    return 0
+    if asked or name is None:
+        which = "any pool" if name is None else f"pool {name}"
+        said = f"asked {asked} pods of {which} to end" if asked else f"no pods of {which} are there"
+        sys.stdout.write(f"{said}\n")
+        return 0
+    there = sorted({pool for pool, _ in _listed(settings, pods)})
+    where = "on the cluster" if pods == "kubernetes" else "on this machine"
+    others = f"; there are: {', '.join(there)}" if there else ", and no other either"
+    sys.stderr.write(f"k8sfutures: there is no pool {name} {where}{others}\n")
+    return 1

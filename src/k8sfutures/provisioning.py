@@ -59,6 +59,7 @@ class Provisioner:
 
     def close(self) -> None:
         """End the thread, not the pods; from any thread."""
+        self._source.retire()
         self._wanted.put(_End())
         if self._thread.ident is not None:
             self._source.wake()

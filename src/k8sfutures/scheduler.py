@@ -22,6 +22,10 @@ Ranges of a map
     until a duration is known, then about `RANGE` seconds of work, but no more than a fair part
     of what is left. Items finish in order, so a range that stops half-way (its CPU process
     died, its pod was lost) loses exactly the item that ran; the rest is dispatched again.
+
+Calls that lose their pods
+    run again, before all others; the last try of one that was lost more than once is alone on
+    a pod (`scheduler_isolation`).
 """
 
 from __future__ import annotations
@@ -52,7 +56,8 @@ from .scheduler_events import (
     Submitted,
     Withdrawn,
 )
-from .scheduler_records import WINDOW, Durations, Flight, Pod, Source
+from .scheduler_isolation import Isolation
+from .scheduler_records import WINDOW, Durations, Flight, Pod, Source, share_limit
 
 KEPT_FUNCTIONS: Final = 256
 """Functions that the client has dropped and pods still keep: told in bulk, not one by one."""
@@ -74,7 +79,8 @@ class Scheduler:
         self._max_workers = max_workers
         self._retries = retries
         self._group = 0
-        self._backlog = Backlog(first_range_id)
+        self._isolation = Isolation(retries)
+        self._backlog = Backlog(first_range_id, self._isolation)
         self._pods: dict[str, Pod] = {}
         self._durations = Durations()
         self._dropped: set[int] = set()
@@ -90,12 +96,12 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""
-        return not self._backlog.pending and not any(pod.in_flight for pod in self._pods.values())
+        return not self.has_backlog and not any(pod.in_flight for pod in self._pods.values())
 
     @property
     def has_backlog(self) -> bool:
         """Whether calls or items wait that no pod has yet."""
-        return bool(self._backlog.pending)
+        return bool(self._backlog.pending or self._isolation.waiting)
 
     @property
     def waiting(self) -> int:
@@ -283,22 +289,17 @@ class Scheduler:
     # --- assignment
 
     def _share_limit(self) -> None:
-        """Allot `max_workers` to the pods, oldest first; one that drains keeps what still runs."""
-        left = self._max_workers
-        for pod in sorted(self._pods.values(), key=lambda pod: not pod.draining):
-            limit = pod.slots
-            if pod.draining:
-                limit = min(pod.limit, sum(map(self._backlog.items_left, pod.in_flight)))
-            pod.limit = limit if left is None else min(limit, left)
-            if left is not None:
-                left -= pod.limit
+        share_limit(self._pods.values(), self._max_workers, self._backlog.items_left)
 
     def _dispatch(self) -> Dispatch | None:
-        if not self._backlog.pending or not self._pods:
+        if not (self._backlog.pending or self._isolation.active) or not self._pods:
             return None
         shares: dict[str, list[Call]] = {}
         self._group += 1
-        self._fill_free_slots(shares)
+        if self._isolation.active:
+            shares |= self._isolation.assign(self._pods.values(), self._durations, self._group)
+        if self._backlog.pending:
+            self._fill_free_slots(shares)
         if self._backlog.pending:
             self._prefetch(shares)
         if not shares:
@@ -331,7 +332,7 @@ class Scheduler:
         free = [
             (len(pod.in_flight) - pod.limit, name)
             for name, pod in self._pods.items()
-            if len(pod.in_flight) < pod.limit and not pod.draining
+            if len(pod.in_flight) < pod.limit and not (pod.draining or pod.reserved)
         ]
         heapq.heapify(free)
         while free and self._backlog.pending:
@@ -351,7 +352,9 @@ class Scheduler:
         hungry = [
             pod
             for pod in self._pods.values()
-            if pod.limit and not pod.draining and pod.work <= pod.limit * WINDOW / 2
+            if pod.limit
+            and pod.work <= pod.limit * WINDOW / 2
+            and not (pod.draining or pod.reserved)
         ]
         slots = sum(pod.limit for pod in hungry)
         waiting = len(self._backlog.pending) if len(hungry) > 1 else 0
@@ -422,6 +425,8 @@ class Scheduler:
             charged = sum(flight.charge for flight in pod.in_flight.values())
             assert abs(charged - pod.work) < 1e-6, f"{pod.name} is charged {pod.work}"
             assert 0 <= pod.limit <= pod.slots, f"{pod.name} may run {pod.limit}"
+            alone = pod.suspect not in pod.in_flight or len(pod.in_flight) == 1
+            assert alone, f"{pod.name} has calls beside one that is to be alone"
         if self._max_workers is not None:
             assert sum(pod.limit for pod in self._pods.values()) <= self._max_workers
         assert self._backlog.ranges.keys() <= seen, "a range that is nowhere"
@@ -434,5 +439,6 @@ class Scheduler:
         for entry in self._backlog.pending:
             if not isinstance(entry, Source):
                 yield entry[0]
+        yield from (call[0] for call in self._isolation.waiting)
         for pod in self._pods.values():
             yield from pod.in_flight

@@ -6,6 +6,7 @@ from collections import deque
 
 from .messages import Call
 from .scheduler_events import MapGrown, Range
+from .scheduler_isolation import Isolation
 from .scheduler_records import RangeState, Source
 
 
@@ -14,9 +15,11 @@ class Backlog:
 
     Args:
         first_range_id: call ids for ranges of maps count up from here.
+        isolation: has the calls that are to run alone.
     """
 
-    def __init__(self, first_range_id: int) -> None:
+    def __init__(self, first_range_id: int, isolation: Isolation) -> None:
+        self._isolation = isolation
         self.pending: deque[Call | Source] = deque()
         self.sources: dict[int, Source] = {}
         self.ranges: dict[int, RangeState] = {}
@@ -30,7 +33,7 @@ class Backlog:
         """Calls and items that no pod has yet."""
         return sum(
             entry.count - entry.next if isinstance(entry, Source) else (entry[2] or 1)
-            for entry in list(self.pending)  # in one step: other threads ask, too
+            for entry in [*self.pending, *self._isolation.waiting]  # other threads ask, too
         )
 
     def position(self, map_id: int) -> int:
@@ -42,6 +45,7 @@ class Backlog:
         """Ids of the functions of all that waits, and of maps that may grow."""
         used = {source.function for source in self.sources.values()}
         used.update(entry[1] for entry in self.pending if not isinstance(entry, Source))
+        used.update(call[1] for call in self._isolation.waiting)
         return used
 
     def grow(self, event: MapGrown) -> None:
@@ -70,6 +74,8 @@ class Backlog:
             for entry in gone:
                 if not isinstance(entry, Source):
                     self.forget_range(entry[0])
+        for call in self._isolation.keep(keep):
+            self.forget_range(call[0])
 
     def cancel(self, keep: frozenset[int]) -> None:
         """Forget all that was never dispatched; see `CancelPending`."""
@@ -81,6 +87,8 @@ class Backlog:
             for entry in self.pending
             if not isinstance(entry, Source) and (entry[2] or entry[0] in keep)
         )
+        for call in self._isolation.keep(lambda call: bool(call[2]) or call[0] in keep):
+            self.losses.pop(call[0], None)
 
     def next_call(self, items: int) -> Call:
         """Take what has waited longest; of a map, a range of so many items."""
@@ -95,10 +103,15 @@ class Backlog:
         return head
 
     def requeue(self, calls: list[Call]) -> None:
-        """Put calls before everything that waits, in their order: they waited longest."""
+        """Put calls before everything that waits, in their order: they waited longest.
+
+        Those that may have ended their pods wait apart.
+        """
         for call in reversed(calls):
             if call[2] and self.ranges[call[0]].cut.map_id not in self.sources:
                 self.forget_range(call[0])  # nobody waits for this map any more
+            elif self._isolation.is_suspect(self.losses.get(call[0], ())):
+                self._isolation.add(call)
             else:
                 self.pending.appendleft(call)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -76,12 +77,17 @@ class Flight(NamedTuple):
 
 @dataclass(slots=True)
 class Pod:
-    """A pod: its slots, how many of them it may use, and what it has."""
+    """A pod: its slots, how many of them it may use, and what it has.
+
+    One that is `reserved` is for `suspect` alone, a call's id; see `Isolation`.
+    """
 
     name: str
     slots: int
     limit: int = 0
     draining: bool = False
+    reserved: bool = False
+    suspect: int = -1
     work: float = 0.0
     in_flight: dict[int, Flight] = field(default_factory=dict)
     functions: set[int] = field(default_factory=set)
@@ -96,6 +102,26 @@ class Pod:
             # An empty pod is charged nothing, whatever rounding has left behind.
             self.work = self.work - flight.charge if self.in_flight else 0.0
         return flight
+
+
+def share_limit(
+    pods: Iterable[Pod], max_workers: int | None, items_left: Callable[[int], int]
+) -> None:
+    """Allot `max_workers` to the pods, oldest first; one that drains keeps what still runs.
+
+    Args:
+        pods: all of them.
+        max_workers: None for no limit.
+        items_left: of a call that a pod has, by its id.
+    """
+    left = max_workers
+    for pod in sorted(pods, key=lambda pod: not pod.draining):
+        limit = pod.slots
+        if pod.draining:
+            limit = min(pod.limit, sum(map(items_left, pod.in_flight)))
+        pod.limit = limit if left is None else min(limit, left)
+        if left is not None:
+            left -= pod.limit
 
 
 class Durations:

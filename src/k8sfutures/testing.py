@@ -150,8 +150,9 @@ class _MemoryPod:
         key: bytes,
         size: int,
         ended: Callable[[str, str], None],
+        name: str = "",
     ) -> None:
-        self.name = f"pod-{uuid.uuid4().hex[:12]}"
+        self.name = name or f"pod-{uuid.uuid4().hex[:12]}"
         cpus = sorted(os.sched_getaffinity(0))
         config = AgentConfig(
             name=self.name,
@@ -229,6 +230,9 @@ class _MemoryPods:
         with self._wake:
             self._woken = True
             self._wake.notify_all()
+
+    def retire(self) -> None:
+        pass  # its pods are there at once, or not at all
 
     def close(self) -> None:
         self._cluster.sources.remove(self)

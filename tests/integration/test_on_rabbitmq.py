@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pika
 import pytest
@@ -320,20 +321,30 @@ def test_a_local_broker_that_is_gone_comes_back_and_nothing_is_lost(how, tmp_pat
 # --- pods
 
 
+def kill_the_agent():
+    parent = os.getppid()  # the zygote; its parent is the agent
+    stat = Path(f"/proc/{parent}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    time.sleep(30)
+
+
 def test_a_call_that_ends_every_pod_is_stopped(rabbitmq):
-    def kill_the_agent():
-        import pathlib
-
-        parent = os.getppid()  # the zygote; its parent is the agent
-        stat = pathlib.Path(f"/proc/{parent}/stat").read_text()
-        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
-        time.sleep(30)
-
     with rabbitmq.executor(retries=1) as ex:
         with pytest.raises(PodLost, match="lost with 2 pods") as caught:
             ex.submit(kill_the_agent).result(60)
         assert len(set(caught.value.pods)) == 2
         assert ex.submit(square, 3).result(30) == 9
+
+
+def test_a_call_that_ends_every_pod_takes_no_neighbour_along(rabbitmq):
+    with rabbitmq.executor(retries=2) as ex:
+        assert ex.submit(square, 2).result(30) == 4
+        innocent = [ex.submit(time.sleep, 0.5) for _ in range(rabbitmq.slots - 1)]
+        culprit = ex.submit(kill_the_agent)
+        innocent += [ex.submit(time.sleep, 0.5) for _ in range(rabbitmq.slots)]
+        with pytest.raises(PodLost, match="lost with 3 pods"):
+            culprit.result(60)
+        assert [future.result(60) for future in innocent] == [None] * len(innocent)
 
 
 def test_the_log_of_a_pod_that_cannot_start_is_in_the_error(rabbitmq, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -30,11 +31,14 @@ allotments = st.lists(ids, min_size=1, max_size=16, unique=True)
         pytest.param({0, 1, 2}, MACHINE, None, [0, 1, 2], id="nothing was allotted"),
         pytest.param(MACHINE, MACHINE, [5, 2], [2, 5], id="the whole machine"),
         pytest.param({0, 1}, {0, 1}, [2, 3], [2, 3], id="a node that offers more than it has"),
-        pytest.param({4, 5, 6}, MACHINE, [4, 6], [4, 6], id="allotted within the pod's own"),
-        pytest.param({4, 5}, MACHINE, [1, 4], [4, 5], id="filled up from the pod's own"),
-        pytest.param({4, 5}, MACHINE, [0, 1], [4, 5], id="allotted elsewhere altogether"),
-        pytest.param({4}, MACHINE, [0, 1, 2], [4], id="fewer than allotted"),
-        pytest.param({2, 3}, None, [0, 1], [2, 3], id="an unknown machine"),
+        pytest.param({4, 5, 6}, MACHINE, [4, 6], [4, 6], id="allotted within what is shared"),
+        pytest.param({2, 3, 4}, MACHINE, [0, 2], [0, 2], id="allotted in part without"),
+        pytest.param({4, 5}, MACHINE, [1, 4], [4, 5], id="the pod's own, allotted in part"),
+        pytest.param({4, 5}, MACHINE, [0, 1], [4, 5], id="the pod's own, allotted elsewhere"),
+        pytest.param({4}, MACHINE, [0, 1, 2], [0, 1, 2], id="fewer than allotted"),
+        pytest.param({2, 3}, None, [0, 1], [2, 3], id="the pod's own on an unknown machine"),
+        pytest.param({2, 3}, None, [0], [0], id="shared on an unknown machine"),
+        pytest.param({2, 3}, MACHINE, [], [2, 3], id="an empty allotment"),
     ],
 )
 def test_the_cpus_of_a_pod(
@@ -59,11 +63,12 @@ def test_on_the_whole_machine_the_allotment_stands(online: set[int], allotted: l
 
 @given(cpusets, st.none() | cpusets, allotments)
 @quick
-def test_a_pod_with_a_cpuset_of_its_own_stays_within_it(
+def test_a_pod_has_as_many_cpu_processes_as_it_was_allotted(
     cpuset: set[int], online: set[int] | None, allotted: list[int]
 ) -> None:
-    if cpuset != online:
-        assert set(choose(cpuset, online, allotted)) <= cpuset
+    chosen = choose(cpuset, online, allotted)
+    assert len(chosen) == len(allotted)
+    assert chosen == sorted(set(chosen))
 
 
 @given(cpusets, st.none() | cpusets, allotments)
@@ -74,15 +79,53 @@ def test_what_was_allotted_and_is_there_is_kept(
     assert cpuset.intersection(allotted) <= set(choose(cpuset, online, allotted))
 
 
-@given(cpusets, st.none() | cpusets, allotments)
+@st.composite
+def nodes(draw: st.DrawFn) -> tuple[set[int], list[list[int]], set[int]]:
+    """A machine's CPUs, the allotments of its pods, disjoint as the provisioner makes them, and
+    the rest of the machine that pods without CPUs of their own share."""
+    online = set(range(draw(st.integers(1, 16))))
+    order = draw(st.permutations(sorted(online)))
+    sizes = draw(st.lists(st.integers(1, 5), min_size=2, max_size=5))
+    pods = []
+    for size in sizes:
+        pods.append(order[:size])
+        order = order[size:]
+    shared = draw(st.sets(st.sampled_from(sorted(online)), min_size=1))
+    return online, [pod for pod in pods if pod], shared
+
+
+def pins(chosen: list[int], cpuset: set[int]) -> set[int]:
+    """Where CPU processes are pinned: the kernel refuses what is not in the cpuset."""
+    return cpuset.intersection(chosen)
+
+
+@given(nodes())
 @quick
-def test_a_pod_has_as_many_cpus_as_it_was_allotted_as_far_as_it_got_them(
-    cpuset: set[int], online: set[int] | None, allotted: list[int]
+def test_pods_that_share_a_cpuset_are_never_pinned_to_one_cpu(
+    node: tuple[set[int], list[list[int]], set[int]],
 ) -> None:
-    most = len(allotted) if cpuset == online else min(len(allotted), len(cpuset))
-    chosen = choose(cpuset, online, allotted)
-    assert len(chosen) == most
-    assert chosen == sorted(set(chosen))
+    online, pods, shared = node
+    taken: set[int] = set()
+    for allotted in pods:
+        if len(allotted) == len(shared) and shared != online:
+            continue  # which a pod cannot tell from a cpuset of its own
+        found = pins(choose(shared, online, allotted), shared)
+        assert found == shared.intersection(allotted)
+        assert taken.isdisjoint(found)
+        taken |= found
+
+
+@given(nodes(), st.randoms(use_true_random=False))
+@quick
+def test_pods_with_cpus_of_their_own_are_pinned_to_all_of_these(
+    node: tuple[set[int], list[list[int]], set[int]], random: Random
+) -> None:
+    online, pods, _ = node
+    order = sorted(online)
+    random.shuffle(order)  # the kubelet chooses, and knows nothing of allotments
+    for allotted in pods:
+        own, order = set(order[: len(allotted)]), order[len(allotted) :]
+        assert pins(choose(own, online, allotted), own) == own
 
 
 # --- the CPUs of the machine

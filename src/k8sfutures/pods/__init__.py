@@ -112,6 +112,9 @@ class PodSource(Protocol):
     def wake(self) -> None:
         """Make `watch` return; from any thread."""
 
+    def retire(self) -> None:
+        """Start no pods any more, not even those that are just being started; from any thread."""
+
     def close(self) -> None:
         """Let go of everything but the pods, which stay warm."""
 

@@ -58,6 +58,7 @@ class LocalPods:
         self._folder = cache_folder() / "pods"  # and below it, once the broker is known
         self._watched: dict[int, tuple[str, int]] = {}  # pidfd -> pod, pid
         self._known: set[str] = set()
+        self._retired = False
         # Sockets, not a pipe: `wake` may come after `close`, and must not hit another's file.
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -83,7 +84,7 @@ class LocalPods:
                 running = {pod.name: pod.pid for pod in pods}
                 taken = {cpu_id for pod in pods for cpu_id in pod.cpu_ids}
                 for cpu_ids in self._shares():
-                    if taken.isdisjoint(cpu_ids):
+                    if taken.isdisjoint(cpu_ids) and not self._retired:
                         name, pid = self._start(credentials, cpu_ids)
                         running[name] = pid
         except OSError as error:
@@ -118,6 +119,10 @@ class LocalPods:
         """Make `watch` return."""
         with contextlib.suppress(OSError):  # full: it is awake already; or closed
             self._wake_write.send(b"x")
+
+    def retire(self) -> None:
+        """Start no pods any more; from any thread."""
+        self._retired = True
 
     def close(self) -> None:
         """Stop watching; the pods stay."""

@@ -36,25 +36,31 @@ def available(allotted: Sequence[int] | None = None, count: int | None = None) -
 def choose(cpuset: set[int], online: set[int] | None, allotted: Sequence[int] | None) -> list[int]:
     """The CPU ids of a pod, from those that it was allotted and those that it really got.
 
+    A CPU process is pinned to its id where the cpuset has it, and else runs wherever the cpuset
+    lets it. There is one for each id, and the ids are the processes' names, too.
+
     Args:
         cpuset: the CPUs that this process may run on.
         online: all CPUs of the machine, or None where that cannot be told.
         allotted: the ids that whoever started the pod chose, or None.
 
     Returns:
-        Ids in ascending order. Where the pod has a cpuset of its own (as the kubelet's static
-        CPU manager gives one), what was allotted is intersected with it, and filled up from it
-        to the same number: those CPUs are the pod's alone. Where it may run on the whole machine,
-        the allotment stands as it is, even where it names more CPUs than there are: then the
-        node offers more than its machine has, and its processes share what is there.
+        Ids in ascending order, as many as were allotted.
+
+        - A cpuset of just as many CPUs, and not the whole machine, is the pod's alone, as the
+          kubelet's static CPU manager gives one: these CPUs, whichever were allotted.
+        - Any other may be shared: under that manager, all pods without CPUs of their own have
+          the same cpuset, the rest of the machine. So the allotment stands as it is. Ids in the
+          cpuset are pinned, and pods with disjoint allotments are pinned to disjoint CPUs. For ids
+          outside of it no CPU is made up, since it might be another pod's: those processes are
+          not pinned, and the kernel moves them to CPUs that are idle.
+        - The same holds on a whole machine, even for ids that it does not have: then the node
+          offers more CPUs than there are.
     """
-    if allotted is None:
+    ids = sorted(set(allotted or ()))
+    if not ids or (len(cpuset) == len(ids) and cpuset != online):
         return sorted(cpuset)
-    if cpuset == online:
-        return sorted(set(allotted)) or sorted(cpuset)
-    kept = [cpu for cpu in allotted if cpu in cpuset]
-    others = sorted(cpuset.difference(kept))
-    return sorted(kept + others[: len(allotted) - len(kept)]) or sorted(cpuset)
+    return ids
 
 
 def _online(path: Path) -> set[int] | None:

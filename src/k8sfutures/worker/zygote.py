@@ -123,7 +123,7 @@ class Zygote:
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
-            with contextlib.suppress(OSError):  # a CPU that has been taken away meanwhile
+            with contextlib.suppress(OSError):  # not a CPU of the pod: see `cpus.choose`
                 os.sched_setaffinity(0, {cpu_id})
             with socket.socket(fileno=data) as stream:
                 cpu_process.CpuProcess(stream, tokens).run()

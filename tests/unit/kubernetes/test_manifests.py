@@ -17,6 +17,9 @@ from k8sfutures.config import Settings
 from k8sfutures.errors import ClusterError, SettingValueError
 from k8sfutures.image import default_image
 from k8sfutures.messages import Versions
+from k8sfutures.pods.kubernetes.api import fields_of
+from k8sfutures.pods.kubernetes.fields import CONTAINER as CONTAINER_FIELDS
+from k8sfutures.pods.kubernetes.fields import METADATA, SPEC, check_fields
 from k8sfutures.pods.kubernetes.jobs import Access, Jobs, has_ended
 from k8sfutures.pods.kubernetes.labels import (
     CPU_IDS,
@@ -752,9 +755,31 @@ class RecordingApi:
         return True
 
 
-def collected(jobs: list[Json], *, started: bool = False) -> list[str]:
+NOW = "2026-01-01T10:00:00Z"
+
+
+def pods_of(jobs: list[Json], phase: str, *states: str) -> list[Json]:
+    """A pod for each Job; states are those of the worker and of other containers."""
+    return [
+        {
+            "metadata": {"ownerReferences": [{"uid": one["metadata"]["uid"]}]},
+            "spec": {"restartPolicy": "Never"},
+            "status": {
+                "phase": phase,
+                "containerStatuses": [
+                    {"name": name, "state": {state: {}}}
+                    for name, state in zip(("worker", "other"), states, strict=False)
+                ],
+            },
+        }
+        for one in jobs
+    ]
+
+
+def collected(jobs: list[Json], *, started: bool = False, now: str = NOW) -> list[str]:
     api = RecordingApi()
-    Jobs(api, "p").collect(jobs, lambda _one: started)  # type: ignore[arg-type]
+    pods = pods_of(jobs, "Running" if started else "Pending")
+    Jobs(api, "p").collect(jobs, pods, now)  # type: ignore[arg-type]
     return api.deleted
 
 
@@ -793,12 +818,149 @@ def test_a_job_that_cannot_be_removed_costs_a_warning_and_the_next_is_removed(
 ) -> None:
     api = RecordingApi("b")
     with caplog.at_level(logging.WARNING):
-        Jobs(api, "p").collect([a_job("b"), a_job("d")], lambda _one: False)  # type: ignore[arg-type]
+        Jobs(api, "p").collect([a_job("b"), a_job("d")], [], NOW)  # type: ignore[arg-type]
     assert api.deleted == ["d"]
-    assert caplog.messages == ["cannot remove the Job b: the API refused"]
+    assert caplog.messages == [
+        "cannot remove the Job b, whose pod has never started: the API refused"
+    ]
+
+
+@pytest.mark.parametrize("now", ["", "tomorrow"])
+def test_where_the_servers_time_is_unknown_nothing_is_too_old(now: str) -> None:
+    jobs = [a_job("a"), a_job("b", LONG_AGO, ("Complete", "True", LONG_AGO))]
+    assert collected(jobs, now=now) == []
+
+
+def test_by_the_servers_clock_alone_a_job_is_old() -> None:
+    assert collected([a_job("a", "2026-01-01T09:55:00Z"), a_job("b", "2026-01-01T09:45:00Z")]) == [
+        "b"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "states", "removed"),
+    [
+        ("Running", ("terminated", "running"), ["j"]),
+        ("Running", ("terminated", "waiting"), ["j"]),
+        ("Running", ("terminated", "terminated"), []),
+        ("Running", ("terminated",), []),
+        ("Running", ("running", "terminated"), []),
+        ("Running", ("running", "running"), []),
+        ("Succeeded", ("terminated", "terminated"), []),
+    ],
+)
+def test_a_job_whose_worker_has_ended_is_removed_where_another_container_goes_on(
+    phase: str, states: tuple[str, ...], removed: list[str]
+) -> None:
+    api = RecordingApi()
+    jobs = [a_job("j", AHEAD)]
+    Jobs(api, "p").collect(jobs, pods_of(jobs, phase, *states), NOW)  # type: ignore[arg-type]
+    assert api.deleted == removed
+
+
+def test_a_worker_that_kubernetes_starts_again_has_not_ended_for_good() -> None:
+    api = RecordingApi()
+    jobs = [a_job("j", AHEAD)]
+    pods = pods_of(jobs, "Running", "terminated", "running")
+    pods[0]["spec"]["restartPolicy"] = "OnFailure"
+    Jobs(api, "p").collect(jobs, pods, NOW)  # type: ignore[arg-type]
+    assert api.deleted == []
+
+
+# --- Jobs that nobody waits for any more
+
+
+class CreatingApi(RecordingApi):
+    """A cluster where Jobs can be made, until somebody has had enough."""
+
+    def __init__(self, enough: int) -> None:
+        super().__init__()
+        self.enough = enough
+        self.created: list[str] = []
+
+    def create(self, path: str, body: Json) -> Json:
+        kind = body["kind"]
+        self.created.append(kind)
+        name = body["metadata"]["name"]
+        return {"metadata": {"name": name, "uid": f"uid-{len(self.created)}"}}
+
+    def wanted(self) -> bool:
+        return len(self.created) < self.enough
+
+
+def started(api: CreatingApi, count: int) -> dict[str, str]:
+    return Jobs(api, "p").start(  # type: ignore[arg-type]
+        PodSpec(pool="p", shape={}, image="i", warm_for=1),
+        [Placement(f"node-{n}", (0,), 1000, 0) for n in range(count)],
+        Access("amqp://u:p@h/", bytes(32), None),
+        pool_cpus=0,
+        is_dead=lambda _uid: False,
+        wanted=api.wanted,
+    )
+
+
+def test_pods_that_are_wanted_get_a_job_each_and_one_secret() -> None:
+    api = CreatingApi(1000)
+    assert len(started(api, 3)) == 3
+    assert sorted(api.created) == ["Job", "Job", "Job", "Secret"]
+    assert api.deleted == []
+
+
+@pytest.mark.parametrize("enough", [0, 1, 2])
+def test_once_pods_are_not_wanted_any_more_no_job_of_theirs_stays(enough: int) -> None:
+    api = CreatingApi(enough)
+    assert started(api, 2) == {}
+    assert api.created == ["Job"] * len(api.deleted), "and no Secret is made for them"
+    assert len(api.deleted) >= enough
 
 
 def test_the_jobs_of_a_pool_are_told_from_those_of_others() -> None:
     jobs = [{"metadata": {"name": pool, "labels": labels(pool)}} for pool in ("p", "q")]
     assert Jobs(RecordingApi(), "p").of_pool(jobs) == jobs[:1]  # type: ignore[arg-type]
     assert jobs[0]["metadata"]["labels"][POOL] == digest("p")
+
+
+# --- misspelt templates
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ({"metadata": {"label": {}}}, "metadata of pod_template has 'label'.*'labels'"),
+        ({"spec": {"conatiners": []}}, "spec of pod_template has 'conatiners'.*'containers'"),
+        ({"spec": {"nodeselector": {}}}, "spec of pod_template has 'nodeselector'.*'nodeSelector'"),
+        (
+            {"spec": {"containers": [{"name": "worker"}, {"name": "x", "resource": {}}]}},
+            r"spec.containers\[1\] of pod_template has 'resource'.*'resources'",
+        ),
+        (
+            {"spec": {"initContainers": [{"comand": []}]}},
+            r"spec.initContainers\[0\] of pod_template has 'comand'.*'command'",
+        ),
+        ({"spec": {"zzz": 1}}, "spec of pod_template has 'zzz'.*Kubernetes would drop it"),
+        ({"spec": {1: 1}}, "spec of pod_template has '1'"),
+        ({"spec": {"initContainers": {"name": "x"}}}, "initContainers .* must be a list of dicts"),
+        ({"spec": {"containers": ["worker"]}}, "containers .* must be a list of dicts"),
+    ],
+)
+def test_a_misspelt_template_is_refused_and_the_right_word_is_offered(
+    template: Json, words: str
+) -> None:
+    with pytest.raises(SettingValueError, match=words):
+        pod_spec(Settings(pod_template=template), "p")
+
+
+def test_every_field_that_the_installed_client_knows_is_let_through() -> None:
+    for kind, part in ((SPEC, "spec"), (METADATA, "metadata")):
+        template = {part: dict.fromkeys(fields_of(kind))}
+        assert pod_spec(Settings(pod_template=template), "p").template == template
+    container = dict.fromkeys(fields_of(CONTAINER_FIELDS))
+    pod_spec(Settings(pod_template={"spec": {"containers": [container]}}), "p")
+
+
+def test_a_field_that_only_the_installed_client_knows_is_let_through() -> None:
+    check_fields({"spec": {"fieldOfTheFuture": 1}}, lambda _kind: {"fieldOfTheFuture"})
+
+
+def test_the_client_is_not_asked_for_what_is_known() -> None:
+    check_fields({"spec": {"volumes": [], "containers": [{"name": "worker"}]}}, pytest.fail)

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k8sfutures.pods.kubernetes.labels import NODE, labels
-from k8sfutures.pods.kubernetes.roster import NEVER, POD_PATIENCE, STUCK_PATIENCE, Roster
+from k8sfutures.pods.kubernetes.roster import (
+    NEVER,
+    POD_PATIENCE,
+    START_PATIENCE,
+    STUCK_PATIENCE,
+    Roster,
+)
 from k8sfutures.pods.kubernetes.stories import State
 
 Json = dict[str, Any]
@@ -311,7 +317,7 @@ def test_where_nothing_is_expected_there_is_no_deadline(roster: Roster) -> None:
     assert roster.deadline() == NEVER
 
 
-@pytest.mark.parametrize("state", ["starting", "running", *sorted(ENDED)])
+@pytest.mark.parametrize("state", ["running", *sorted(ENDED)])
 def test_a_pod_that_is_not_stuck_has_no_deadline(roster: Roster, state: str) -> None:
     hear(roster, state, 0.0)
     roster.endings(0.0)
@@ -558,3 +564,89 @@ def test_a_job_that_is_expected_is_on_the_way_until_more_is_heard(
         play.happen(event)
     play.happen(("expect", job))
     assert play.roster.on_the_way()
+
+
+# --- pods that wait for what is not there
+
+
+def waiting_pod(name: str = "job-a-x", uid: str = "uid-of-pod") -> Json:
+    pod = a_pod(name, "starting")
+    pod["metadata"]["uid"] = uid
+    pod["spec"]["volumes"] = [
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "broker", "secret": {"secretName": "ours"}},
+    ]
+    return pod
+
+
+def test_a_pod_that_is_slow_to_start_is_asked_about_now_and_then(roster: Roster) -> None:
+    roster.changed(waiting_pod(), 10.0, deleted=False)
+    assert roster.deadline() == 10.0 + START_PATIENCE
+    assert roster.slow_to_start(10.0 + START_PATIENCE - 1) == []
+    (story,) = roster.slow_to_start(10.0 + START_PATIENCE)
+    assert (story.name, story.pod_uid, story.secret) == ("job-a-x", "uid-of-pod", "ours")
+    assert roster.slow_to_start(10.0 + START_PATIENCE) == []
+    assert roster.deadline() == 10.0 + 2 * START_PATIENCE
+
+
+@pytest.mark.parametrize("state", ["running", "stuck", *sorted(ENDED)])
+def test_a_pod_that_starts_or_ends_is_not_slow_any_more(roster: Roster, state: str) -> None:
+    roster.changed(waiting_pod(), 0.0, deleted=False)
+    hear(roster, state, 1.0)
+    assert roster.slow_to_start(1000.0) == []
+
+
+def test_a_pod_that_is_not_listed_any_more_is_not_slow(roster: Roster) -> None:
+    roster.changed(waiting_pod(), 0.0, deleted=False)
+    roster.listed([], 1.0)
+    assert roster.slow_to_start(1000.0) == []
+
+
+def test_a_pod_whose_secret_was_never_made_is_of_no_use_and_another_one_will_do(
+    roster: Roster,
+) -> None:
+    roster.changed(waiting_pod(), 0.0, deleted=False)
+    assert roster.is_starting("uid-of-pod")
+    roster.lacks({"uid-of-pod": ("ours", 'secret "ours" not found')}, 20.0)
+    (ending,) = roster.endings(20.0)
+    assert (ending.stuck, ending.failed, ending.again) == (True, False, True)
+    assert 'cannot start: secret "ours" not found' in ending.words
+    assert "before it made this Secret" in ending.words
+    assert roster.is_dead("uid-job-a")
+    roster.changed(waiting_pod(), 21.0, deleted=False)
+    assert roster.is_dead("uid-job-a"), "it is being deleted, and says nothing new"
+    assert roster.deadline() == NEVER
+
+
+def test_a_pod_that_lacks_something_of_the_users_fails_with_kubernetes_words(
+    roster: Roster,
+) -> None:
+    roster.changed(waiting_pod(), 0.0, deleted=False)
+    roster.lacks({"uid-of-pod": ("models", 'configmap "models" not found')}, 20.0)
+    (ending,) = roster.endings(20.0)
+    assert (ending.stuck, ending.failed, ending.again) == (True, True, False)
+    assert 'configmap "models" not found' in ending.words
+
+
+def test_what_other_pods_lack_is_nobodys_ending(roster: Roster) -> None:
+    roster.changed(waiting_pod(), 0.0, deleted=False)
+    roster.lacks({"another": ("ours", "not found")}, 20.0)
+    assert roster.endings(20.0) == []
+    assert not roster.is_starting("another")
+
+
+def test_a_pod_that_runs_by_now_lacks_nothing(roster: Roster) -> None:
+    roster.changed(waiting_pod(), 0.0, deleted=False)
+    hear(roster, "running", 1.0)
+    roster.lacks({"uid-of-pod": ("ours", "not found")}, 20.0)
+    assert roster.endings(20.0) == []
+
+
+def test_a_pod_whose_worker_alone_has_ended_lingers(roster: Roster) -> None:
+    pod = a_pod("job-a-x", "done")
+    pod["status"]["phase"] = "Running"
+    pod["status"]["containerStatuses"].append({"name": "other", "state": {"running": {}}})
+    roster.changed(pod, 0.0, deleted=False)
+    (ending,) = roster.endings(0.0)
+    assert ending.lingers
+    assert roster.is_dead("uid-job-a")

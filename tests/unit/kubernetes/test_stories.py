@@ -12,10 +12,12 @@ from k8sfutures.pods.kubernetes.labels import NODE
 from k8sfutures.pods.kubernetes.stories import (
     AT_START,
     State,
+    absent_volumes,
+    has_mounted,
     refused_creations,
     story_of,
 )
-from k8sfutures.pods.kubernetes.timestamps import between
+from k8sfutures.pods.kubernetes.timestamps import between, of_header
 
 Json = dict[str, Any]
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=200)
@@ -475,7 +477,66 @@ def test_other_events_are_no_refusals(event: Json) -> None:
     assert refused_creations([event]) == {}
 
 
+MOUNT = (
+    'MountVolume.SetUp failed for volume "broker" : secret "k8sfutures-148de9c5a7-0a1b2c3d" '
+    "not found"
+)
+
+
+def test_what_a_pod_cannot_mount_because_it_is_not_there_is_in_the_events() -> None:
+    config = 'MountVolume.SetUp failed for volume "m" : configmap "models" not found'
+    events = [
+        an_event("pod-1", MOUNT, reason="FailedMount", kind="Pod"),
+        an_event("pod-2", f"{config}\n", reason="FailedMount", kind="Pod"),
+    ]
+    assert absent_volumes(events) == {
+        "pod-1": ("k8sfutures-148de9c5a7-0a1b2c3d", MOUNT),
+        "pod-2": ("models", config),
+    }
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        an_event("p", MOUNT, reason="Failed", kind="Pod"),
+        an_event("p", "timed out waiting for the condition", reason="FailedMount", kind="Pod"),
+        an_event("p", None, reason="FailedMount", kind="Pod"),
+    ],
+    ids=["another reason", "what may pass", "no words"],
+)
+def test_other_events_name_nothing_that_is_absent(event: Json) -> None:
+    assert absent_volumes([event]) == {}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "mounted"),
+    [
+        (["Scheduled", "FailedMount"], False),
+        (["Scheduled", "FailedMount", "Pulling"], True),
+        (["FailedMount", "Pulled", "Created", "Started"], True),
+        ([], False),
+    ],
+)
+def test_what_a_kubelet_does_after_mounting_says_that_it_has_mounted(
+    reasons: list[str], mounted: bool
+) -> None:
+    assert has_mounted([an_event("p", "", reason=reason) for reason in reasons]) is mounted
+
+
 # --- times
+
+
+@pytest.mark.parametrize(
+    ("header", "time"),
+    [
+        ("Tue, 24 Nov 2026 13:40:00 GMT", "2026-11-24T13:40:00+00:00"),
+        ("today", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_the_servers_time_is_read_from_its_header(header: str | None, time: str) -> None:
+    assert of_header(header) == time
 
 
 @pytest.mark.parametrize(

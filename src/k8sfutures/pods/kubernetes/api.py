@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from ...errors import ClusterError
+from .timestamps import of_header
 
 NO_ANSWER: Final = 0
 """Status of a `ClusterError` where the API did not answer."""
@@ -31,7 +33,21 @@ READ_TIMEOUT: Final = 30.0
 WATCH_SECONDS: Final = 240
 """How long the API server keeps a watch open, before we ask for it again."""
 
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""A connection that has been silent for so many seconds is probed, so often, before it is lost."""
+
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+def fields_of(kind: str) -> frozenset[str]:
+    """The fields of an object, as the installed client of Kubernetes knows them.
+
+    Args:
+        kind: name of its model class.
+    """
+    from kubernetes import client
+
+    return frozenset(getattr(client, kind).attribute_map.values())
 
 
 class KubeApi:
@@ -63,12 +79,15 @@ class KubeApi:
         found = _load(configuration, kubeconfig, context)
         # We say when to try again, and for how long.
         configuration.retries = False
+        configuration.socket_options = _socket_options()
         configuration.connection_pool_maxsize = 16
         self.server = str(configuration.host)
         self.origin = found.origin
         self.context = found.context
         """Name of the kubeconfig's context, or None."""
         self.namespace = namespace or found.namespace or "default"
+        self.time = ""
+        """By the server's clock, when it last answered: ours may be wrong. "" for unknown."""
         self._client = ApiClient(configuration)
 
     def close(self) -> None:
@@ -100,7 +119,8 @@ class KubeApi:
         Raises:
             ClusterError: it was refused; with status 409 where there is one of this name.
         """
-        return self._ask("POST", path, body=body)
+        # Servers as of 1.25 refuse fields that they do not know; others drop them without a word.
+        return self._ask("POST", path, {"fieldValidation": "Strict"}, body)
 
     def delete(self, path: str, uid: str = "") -> bool:
         """Delete an object, and in the background what it owns.
@@ -179,6 +199,7 @@ class KubeApi:
         except self.failures as error:
             raise self.unreachable(error) from error
         response = answer.response
+        self.time = of_header(response.headers.get("Date")) or self.time
         if not 200 <= response.status <= 299:
             raise self._refused(method, path, response)
         return response
@@ -210,6 +231,19 @@ class KubeApi:
         else:
             text = f"{where} refused: {message}"
         return ClusterError(text, status=status)
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    """Have the kernel notice a server that is gone without a word: a watch only ever listens."""
+    return [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        *(
+            (socket.IPPROTO_TCP, getattr(socket, name), seconds)
+            for name, seconds in _KEEPALIVE.items()
+            if hasattr(socket, name)  # not on every system, nor by these names
+        ),
+    ]
 
 
 class Watch:

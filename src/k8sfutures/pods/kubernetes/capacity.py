@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from .labels import CPU_IDS, NODE, POOL, POOL_NAME, is_ours
+from .labels import CPU_IDS, NODE, POOL, POOL_NAME, Membership, is_ours
 
 Json = Mapping[str, Any]
 
@@ -57,10 +57,17 @@ def millicores(value: str | float | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one pool of k8sfutures has requested on a node."""
+    """What one pool of k8sfutures has requested on a node.
+
+    Attributes:
+        pool: the pool's name.
+        cpu: thousandths of a CPU.
+        namesake: whether it only has the name of the client's own pool; see `Membership`.
+    """
 
     pool: str
     cpu: int
+    namesake: bool = False
 
 
 @dataclass(slots=True)
@@ -119,6 +126,7 @@ def read_nodes(
     *,
     selector: Mapping[str, str],
     tolerations: Sequence[Json],
+    membership: Membership | None = None,
 ) -> list[Node]:
     """The nodes, with what is free on each.
 
@@ -128,6 +136,7 @@ def read_nodes(
         jobs: our own Jobs that have not ended: one that has no pod yet counts, too.
         selector: labels that a node of ours must have.
         tolerations: of our pods.
+        membership: which pool is the client's; None for nobody's.
 
     Returns:
         One record for each node, by name.
@@ -144,24 +153,25 @@ def read_nodes(
         have_pods.update(owner["uid"] for owner in owners)
         where = found.get(pod["spec"].get("nodeName") or annotations.get(NODE, ""))
         if where is not None:
-            _count(where, metadata, pod["spec"])
+            _count(where, metadata, pod["spec"], membership)
     for job in jobs:
         if job["metadata"]["uid"] not in have_pods:
             template = job["spec"]["template"]
             where = found.get((template["metadata"].get("annotations") or {}).get(NODE, ""))
             if where is not None:
-                _count(where, template["metadata"], template["spec"])
+                _count(where, template["metadata"], template["spec"], membership)
     return [found[name] for name in sorted(found)]
 
 
-def _count(node: Node, metadata: Json, spec: Json) -> None:
+def _count(node: Node, metadata: Json, spec: Json, membership: Membership | None) -> None:
     cpu, memory = requests(spec)
     annotations = metadata.get("annotations") or {}
     ours = is_ours(metadata)
     node.take(cpu, memory, cpu_ids_of(metadata) if ours else ())
     if ours:
         digest = (metadata.get("labels") or {}).get(POOL, "")
-        node.holdings.append(Holding(annotations.get(POOL_NAME, digest), cpu))
+        namesake = membership is not None and membership.is_namesake(metadata)
+        node.holdings.append(Holding(annotations.get(POOL_NAME, digest), cpu, namesake))
 
 
 def cpu_ids_of(metadata: Json) -> list[int]:

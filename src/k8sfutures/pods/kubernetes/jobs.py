@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from ...errors import ClusterError
 from .api import KubeApi
-from .labels import POOL, SELECTOR, digest, selector_of
+from .labels import POOL, SELECTOR, access_mark, digest, selector_of
 from .manifests import PodSpec, broker_secret, job, registry_secret
 from .placement import Placement
-from .timestamps import age
+from .stories import lingers
+from .timestamps import between
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,11 @@ class Access:
     url: str
     key: bytes
     registry: tuple[str, str, str] | None
+
+    @property
+    def mark(self) -> str:
+        """Tells pods that are told this from others; gives none of it away."""
+        return access_mark(self.url, self.key)
 
     def __repr__(self) -> str:
         return "Access(...)"
@@ -71,6 +77,7 @@ class Jobs:
         *,
         pool_cpus: int,
         is_dead: Callable[[str], bool],
+        wanted: Callable[[], bool] = lambda: True,
     ) -> dict[str, str]:
         """Make a Job for each placement, and the Secrets that they read.
 
@@ -80,10 +87,12 @@ class Jobs:
             access: what they are told.
             pool_cpus: CPUs of the whole pool, or 0 where that is not known.
             is_dead: whether the pod of a Job with this uid is known to have ended.
+            wanted: whether pods are wanted still; from any thread. Once they are not, no more
+                Jobs are made, and those that were just made are removed.
 
         Returns:
             The Jobs' uids by their names: ours, and, with none, those that another client has
-            just made in their place.
+            just made in their place. None where they are not wanted any more.
 
         Raises:
             ClusterError: not one could be made.
@@ -92,7 +101,13 @@ class Jobs:
         secret = f"k8sfutures-{digest(self._pool)}-{secrets.token_hex(4)}"
         pull_secret = f"{secret}-registry" if access.registry is not None else None
         bodies = [
-            job(spec, placement, secret=secret, pull_secret=pull_secret, pool_cpus=pool_cpus)
+            job(
+                *(spec, placement),
+                secret=secret,
+                pull_secret=pull_secret,
+                pool_cpus=pool_cpus,
+                access=access.mark,
+            )
             for placement in placements
         ]
         created: list[Json] = []
@@ -100,6 +115,8 @@ class Jobs:
         others: list[str] = []
 
         def make(body: Json) -> None:
+            if not wanted():
+                return
             try:
                 created.append(self._create(body, is_dead))
             except ClusterError as error:
@@ -109,6 +126,9 @@ class Jobs:
                     problems.append(error)
 
         _in_parallel(make, bodies)
+        if not wanted():
+            self._undo(created, "for which nobody waits any more")
+            return {}
         if problems and not created and not others:
             raise problems[0]
         for problem in problems:
@@ -150,9 +170,30 @@ class Jobs:
                 path, broker_secret(secret, self._pool, owners, access.url, access.key)
             )
         except ClusterError:
-            for owner in owners:
-                self.delete(owner["metadata"]["name"])
+            self._undo(owners, "since its Secret could not be made")
             raise
+
+    def _undo(self, jobs: Sequence[Json], why: str) -> None:
+        """Remove Jobs that were just made; those that stay hinder nobody for long.
+
+        Whoever comes across one whose pod waits for a Secret that was never made removes it.
+        """
+        _in_parallel(lambda one: self.remove(one, why), jobs)
+
+    def remove(self, one: Json, why: str) -> None:
+        """Remove a Job, if it is there still; a failure costs a warning.
+
+        Args:
+            one: as the API had it.
+            why: for people.
+        """
+        name, uid = one["metadata"]["name"], one["metadata"]["uid"]
+        logger.info("removing the Job %s, %s", name, why)
+        try:
+            self.delete(name, uid)
+        except ClusterError as error:
+            if error.status != CONFLICT:  # another has its name now, so it is gone
+                logger.warning("cannot remove the Job %s, %s: %s", name, why, error)
 
     def delete(self, name: str, uid: str = "") -> bool:
         """Remove a Job and its pod.
@@ -184,28 +225,36 @@ class Jobs:
         _in_parallel(lambda one: gone.append(self.delete(one["metadata"]["name"])), jobs)
         return sum(gone)
 
-    def collect(self, jobs: Iterable[Json], started: Callable[[Json], bool]) -> None:
+    def collect(self, jobs: Iterable[Json], pods: Iterable[Json], now: str) -> None:
         """Remove what should be gone; a failure costs a warning.
 
         Args:
             jobs: ours, of every pool.
-            started: whether a Job's pod has come to run.
+            pods: ours, likewise.
+            now: the time by the API server's clock, which wrote the other times; "" for unknown.
         """
+        states: dict[str, list[Json]] = {}
+        for pod in pods:
+            for owner in pod["metadata"].get("ownerReferences") or ():
+                states.setdefault(owner["uid"], []).append(pod)
         for one in jobs:
-            old = age(one["metadata"]["creationTimestamp"]) > COLLECT_AFTER
-            if has_ended(one):
-                status = one.get("status") or {}
-                ended = [c.get("lastTransitionTime") for c in status.get("conditions") or ()]
-                stale = any(age(time) > COLLECT_AFTER for time in ended)
-            else:
-                stale = old and not started(one)
-            if stale:
-                name = one["metadata"]["name"]
-                logger.info("removing the Job %s, which was left behind", name)
-                try:
-                    self.delete(name)
-                except ClusterError as error:
-                    logger.warning("cannot remove the Job %s: %s", name, error)
+            why = _why_in_the_way(one, states.get(one["metadata"]["uid"], []), now)
+            if why:
+                self.remove(one, why)
+
+
+def _why_in_the_way(one: Json, pods: Sequence[Json], now: str) -> str:
+    """Why a Job with these pods should be gone; "" where it should not."""
+    if has_ended(one):
+        conditions = (one.get("status") or {}).get("conditions") or ()
+        ended = [condition.get("lastTransitionTime") for condition in conditions]
+        stale = any(between(time, now) > COLLECT_AFTER for time in ended)
+        return "which has ended, and was left behind" if stale else ""
+    if any(map(lingers, pods)):
+        return "whose worker has ended, while another container of its pod goes on"
+    started = any((pod.get("status") or {}).get("phase") == "Running" for pod in pods)
+    old = between(one["metadata"]["creationTimestamp"], now) > COLLECT_AFTER
+    return "whose pod has never started" if old and not started else ""
 
 
 def has_ended(one: Json) -> bool:

@@ -12,7 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .labels import CONTAINER, CPU_IDS, NODE, POOL_NAME, SHAPE, WARM_FOR, digest, labels
+from .labels import (
+    ACCESS,
+    BROKER_VOLUME,
+    CONTAINER,
+    CPU_IDS,
+    NODE,
+    POOL_NAME,
+    SHAPE,
+    WARM_FOR,
+    digest,
+    labels,
+)
 from .placement import Placement
 
 USER: Final = 65532
@@ -87,9 +98,16 @@ def _shape_in(annotations: Mapping[str, str]) -> dict[str, str]:
     return shape if isinstance(shape, dict) else {}
 
 
-def job_name(pool: str, placement: Placement) -> str:
-    """The Job's name: two clients that want the same pod at once both call it by this."""
-    return f"k8sfutures-{digest(pool)}-{digest(placement.node, 8)}-{placement.ordinal}"
+def job_name(pool: str, placement: Placement, access: str = "") -> str:
+    """The Job's name: two clients that want the same pod at once both call it by this.
+
+    Args:
+        pool: the pool's name.
+        placement: where its pod goes.
+        access: the `access_mark`: clients of two brokers do not want the same pod.
+    """
+    which = digest(f"{pool} {access}" if access else pool)
+    return f"k8sfutures-{which}-{digest(placement.node, 8)}-{placement.ordinal}"
 
 
 def ordinal_of(name: str) -> int:
@@ -98,7 +116,13 @@ def ordinal_of(name: str) -> int:
 
 
 def job(
-    spec: PodSpec, placement: Placement, *, secret: str, pull_secret: str | None, pool_cpus: int
+    spec: PodSpec,
+    placement: Placement,
+    *,
+    secret: str,
+    pull_secret: str | None,
+    pool_cpus: int,
+    access: str = "",
 ) -> dict[str, Any]:
     """The Job that runs one pod.
 
@@ -108,13 +132,15 @@ def job(
         secret: name of the Secret with the broker's URL and the key.
         pull_secret: name of the Secret for the image's registry, or None.
         pool_cpus: CPUs of the whole pool, if this start makes it complete; else 0.
+        access: the `access_mark` of the broker and the key.
     """
     pod = _pod(spec, placement, secret, pull_secret, pool_cpus)
+    pod["metadata"]["annotations"][ACCESS] = access
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(spec.pool, placement),
+            "name": job_name(spec.pool, placement, access),
             "labels": labels(spec.pool),
             "annotations": dict(pod["metadata"]["annotations"]),
         },
@@ -169,7 +195,7 @@ def _pod(
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "broker", "mountPath": BROKER_FOLDER, "readOnly": True},
+            {"name": BROKER_VOLUME, "mountPath": BROKER_FOLDER, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  # likewise
         ],
@@ -191,7 +217,7 @@ def _pod(
         "affinity": {"nodeAffinity": _only_on(placement.node)},
         "containers": [container],
         "volumes": [
-            {"name": "broker", "secret": {"secretName": secret, "defaultMode": 0o440}},
+            {"name": BROKER_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}},
             {"name": "tmp", "emptyDir": {}},
             # Containers get 64 MiB without it, which is soon full of arrays.
             {"name": "shm", "emptyDir": {"medium": "Memory"}},

@@ -137,8 +137,10 @@ def _why_not_there(node: Node, size: Size) -> str:
 def _held_by(node: Node) -> str:
     held: dict[str, int] = {}
     for holding in node.holdings:
-        held[holding.pool] = held.get(holding.pool, 0) + holding.cpu
-    words = [f"pool {pool} has {cpus(cpu)}" for pool, cpu in sorted(held.items())]
+        of = " of another broker or secret" if holding.namesake else ""
+        name = f"{holding.pool}{of}"
+        held[name] = held.get(name, 0) + holding.cpu
+    words = [f"pool {name} has {cpus(cpu)}" for name, cpu in sorted(held.items())]
     return f" ({', '.join(words)})" if words else ""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .labels import POOL, digest
+from .labels import Membership
 from .stories import State, Story, story_of
 
 Json = Mapping[str, Any]
@@ -18,6 +18,9 @@ Json = Mapping[str, Any]
 STUCK_PATIENCE: Final = 3.0
 """Seconds that a pod which cannot start has to start after all: an image that could not be
 pulled at the first try, a node that is just being freed."""
+
+START_PATIENCE: Final = 20.0
+"""Seconds after which it is asked why a pod is still starting; its image may be large."""
 
 POD_PATIENCE: Final = 1.0
 """Seconds after which a Job without a pod is asked about."""
@@ -38,6 +41,8 @@ class Ending:
         stuck: whether it is still there, and is of no use.
         misplaced: whether there was no room for it on its node after all.
         uid: of the Job, or "".
+        again: whether nothing is wrong with pool or node: another one may be made in its place.
+        lingers: whether its worker has ended, and another of its containers keeps it there.
     """
 
     pod: str
@@ -48,6 +53,8 @@ class Ending:
     stuck: bool
     misplaced: bool = False
     uid: str = ""
+    again: bool = False
+    lingers: bool = False
 
 
 class Roster:
@@ -58,9 +65,11 @@ class Roster:
     """
 
     def __init__(self, pool: str) -> None:
-        self._label = digest(pool)
+        self._membership = Membership(pool)
         self._stories: dict[str, Story] = {}
         self._stuck_since: dict[str, float] = {}
+        self._starting_since: dict[str, float] = {}  # or since it was asked about
+        self._unsupplied: set[str] = set()  # pods whose Secret was never made
         self._told: set[str] = set()
         self._vanished: list[str] = []  # Jobs that were deleted before they had a pod
         self._without_pod: dict[str, float] = {}  # Job -> when it was made
@@ -70,9 +79,13 @@ class Roster:
 
     # --- what is heard
 
+    def belongs(self, membership: Membership) -> None:
+        """Whose pods count from now on."""
+        self._membership = membership
+
     def listed(self, pods: Iterable[Json], now: float) -> None:
         """These are all pods there are."""
-        mine = [pod for pod in pods if self._is_mine(pod)]
+        mine = [pod for pod in pods if self._membership.includes(pod["metadata"])]
         names = {pod["metadata"]["name"] for pod in mine}
         for pod in mine:
             self._note(story_of(pod), now)
@@ -82,19 +95,23 @@ class Roster:
                 self._stories[name] = dataclasses.replace(
                     story, state=State.ENDED, words=words, failed=True
                 )
+                self._starting_since.pop(name, None)
 
     def changed(self, pod: Json, now: float, *, deleted: bool) -> None:
         """A pod is new, has changed, or has been deleted."""
-        if self._is_mine(pod):
+        if self._membership.includes(pod["metadata"]):
             self._note(story_of(pod, deleted=deleted), now)
-
-    def _is_mine(self, pod: Json) -> bool:
-        return (pod["metadata"].get("labels") or {}).get(POOL) == self._label
 
     def _note(self, story: Story, now: float) -> None:
         known = self._stories.get(story.name)
         if known is not None and known.state is State.ENDED:
             return  # how it ended is known; that it is deleted afterwards says less
+        if story.state is State.STARTING and story.name not in self._told:
+            if story.name in self._unsupplied:
+                return
+            self._starting_since.setdefault(story.name, now)
+        else:
+            self._starting_since.pop(story.name, None)
         self._stories[story.name] = story
         self._forget_job(story.job)
         if story.state is State.STUCK:
@@ -117,6 +134,24 @@ class Roster:
                 self._refusals[job] = reason
                 self._stuck_since.setdefault(job, now)
 
+    def lacks(self, absent: Mapping[str, tuple[str, str]], now: float) -> None:
+        """Pods, by their uids, wait for what is not there: its name, and Kubernetes' words.
+
+        Their own Secret comes right after their Job, from the client that made both. Where it has
+        not come, that client was ended in between: nobody is going to make it any more.
+        """
+        for name, story in self._stories.items():
+            if story.state is not State.STARTING or story.pod_uid not in absent:
+                continue
+            what, words = absent[story.pod_uid]
+            told = f"pod {name} on node {story.node} cannot start: {words}"
+            if what == story.secret:
+                self._unsupplied.add(name)
+                told += "; the client that made its Job was ended before it made this Secret"
+            self._stories[name] = dataclasses.replace(story, state=State.STUCK, words=told)
+            self._stuck_since[name] = now - STUCK_PATIENCE  # it has been patient
+            self._starting_since.pop(name, None)
+
     def jobs_are(self, jobs: Iterable[str]) -> None:
         """These are all Jobs there are; another that has no pod will never have one."""
         self._vanished += sorted(set(self._without_pod).difference(jobs))
@@ -134,12 +169,15 @@ class Roster:
             stuck = story.state is State.STUCK and now >= self._stuck_since[name] + STUCK_PATIENCE
             if stuck or story.state is State.ENDED:
                 self._told.add(name)
-                failed = stuck or (story.failed and story.at_start)
+                again = name in self._unsupplied
+                failed = (stuck and not again) or (story.failed and story.at_start)
                 found.append(
                     Ending(
                         *(name, story.job, story.node, story.words, failed, stuck),
                         misplaced=story.misplaced,
                         uid=story.uid,
+                        again=again,
+                        lingers=story.lingers,
                     )
                 )
         for job, reason in list(self._refusals.items()):
@@ -167,6 +205,7 @@ class Roster:
             for job, since in self._without_pod.items()
             if job not in self._refusals
         ]
+        waiting += [since + START_PATIENCE for since in self._starting_since.values()]
         return min(waiting, default=NEVER)
 
     def without_pod(self, now: float) -> list[str]:
@@ -179,6 +218,14 @@ class Roster:
         for job in late:
             self._without_pod[job] = now
         return late
+
+    def slow_to_start(self, now: float) -> list[Story]:
+        """Pods that should have started by now; they are not named again for a while."""
+        slow = [
+            name for name, since in self._starting_since.items() if now >= since + START_PATIENCE
+        ]
+        self._starting_since.update(dict.fromkeys(slow, now))
+        return [self._stories[name] for name in slow]
 
     def _forget_job(self, job: str) -> None:
         self._without_pod.pop(job, None)
@@ -197,6 +244,13 @@ class Roster:
     def story(self, pod: str) -> Story | None:
         """What is known of a pod."""
         return self._stories.get(pod)
+
+    def is_starting(self, pod_uid: str) -> bool:
+        """Whether a pod with this uid has yet to start."""
+        return any(
+            story.pod_uid == pod_uid and story.state is State.STARTING
+            for story in self._stories.values()
+        )
 
     def is_dead(self, uid: str) -> bool:
         """Whether the pods of a Job have ended, all that are known, or are of no use.

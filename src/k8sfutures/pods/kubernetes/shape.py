@@ -10,7 +10,9 @@ from ...config import Settings
 from ...errors import SettingValueError
 from ...image import default_image
 from ...messages import Versions
+from .api import fields_of
 from .capacity import millicores, quantity, requests
+from .fields import check_fields
 from .labels import CONTAINER
 from .manifests import PodSpec
 from .placement import Size
@@ -24,7 +26,7 @@ def pod_spec(settings: Settings, pool: str) -> PodSpec:
         pool: the pool's name.
 
     Raises:
-        SettingValueError: ``pod_template`` is no part of a pod's manifest.
+        SettingValueError: ``pod_template`` is no part of a pod's manifest, or is misspelt.
     """
     template: Mapping[str, Any] = settings.pod_template or {}
     strange = sorted(set(template) - {"apiVersion", "kind", "metadata", "spec"})
@@ -36,9 +38,7 @@ def pod_spec(settings: Settings, pool: str) -> PodSpec:
     for part in ("metadata", "spec"):
         if not isinstance(template.get(part, {}), Mapping):
             raise SettingValueError(f"{part} of pod_template must be a dict")
-    containers = (template.get("spec") or {}).get("containers", [])
-    if not (isinstance(containers, list) and all(isinstance(one, Mapping) for one in containers)):
-        raise SettingValueError("spec.containers of pod_template must be a list of dicts")
+    check_fields(template, fields_of)
     return PodSpec(
         pool=pool,
         shape={

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .labels import CONTAINER, NODE
+from .labels import BROKER_VOLUME, CONTAINER, NODE
 from .timestamps import between
 
 Json = Mapping[str, Any]
@@ -65,6 +66,9 @@ class Story:
         at_start: whether that was at its start.
         misplaced: whether its node, and not the pod, is what is wrong: there was no room after all.
         uid: of its Job, or "".
+        pod_uid: its own, or "".
+        secret: the Secret that was to be made for it, or "".
+        lingers: whether it goes on, though its worker has ended; see `lingers`.
     """
 
     name: str
@@ -76,6 +80,9 @@ class Story:
     at_start: bool = False
     misplaced: bool = False
     uid: str = ""
+    pod_uid: str = ""
+    secret: str = ""
+    lingers: bool = False
 
 
 def story_of(pod: Json, *, deleted: bool = False) -> Story:
@@ -90,10 +97,16 @@ def story_of(pod: Json, *, deleted: bool = False) -> Story:
     node = spec.get("nodeName") or (metadata.get("annotations") or {}).get(NODE, "?")
     owner: Json = next(iter(metadata.get("ownerReferences") or ()), {})
 
-    def tell(state: State, words: str, **flags: bool) -> Story:
+    def tell(state: State, words: str, **flags: Any) -> Story:
         said = f"pod {name} on node {node} {words}"
         job, uid = owner.get("name", ""), owner.get("uid", "")
-        return Story(name, node, job, state, said, uid=uid, **flags)
+        return Story(
+            *(name, node, job, state, said),
+            uid=uid,
+            pod_uid=metadata.get("uid", ""),
+            secret=_secret_of(spec),
+            **flags,
+        )
 
     if status.get("phase") == "Failed" and not metadata.get("deletionTimestamp"):
         evicted, never_ran = _why_disrupted(status), not _containers(status)
@@ -103,7 +116,8 @@ def story_of(pod: Json, *, deleted: bool = False) -> Story:
     ended = _container(status, "terminated")
     if ended is not None:
         words, failed, at_start = _how_it_ended(ended, pod)
-        return tell(State.ENDED, words, failed=failed, at_start=at_start)
+        flags = {"failed": failed, "at_start": at_start, "lingers": lingers(pod) and not deleted}
+        return tell(State.ENDED, words, **flags)
     if status.get("phase") in {"Failed", "Succeeded"}:
         words = _because(status.get("reason"), status.get("message")) or "without saying why"
         how = f"failed: {words}" if status["phase"] == "Failed" else "has ended"
@@ -132,6 +146,31 @@ def story_of(pod: Json, *, deleted: bool = False) -> Story:
             words = _because(condition.get("reason"), condition.get("message"))
             return tell(State.STUCK, f"is not placed by the scheduler: {words}", misplaced=True)
     return tell(State.STARTING, "is waiting to be started")
+
+
+def lingers(pod: Json) -> bool:
+    """Whether a pod goes on, though its worker has ended for good: another container does not.
+
+    Such a pod keeps its CPUs, and Kubernetes waits for it, for ever.
+    """
+    status = pod.get("status") or {}
+    return (
+        status.get("phase") == "Running"
+        and pod["spec"].get("restartPolicy", "Never") == "Never"
+        and _container(status, "terminated") is not None
+        and any(
+            "terminated" not in (container.get("state") or {})
+            for container in status["containerStatuses"]
+        )
+    )
+
+
+def _secret_of(spec: Json) -> str:
+    """Name of the Secret with the broker's URL and the key that a pod reads."""
+    for volume in spec.get("volumes") or ():
+        if volume.get("name") == BROKER_VOLUME:
+            return str((volume.get("secret") or {}).get("secretName", ""))
+    return ""
 
 
 def _containers(status: Json) -> list[Json]:
@@ -217,3 +256,32 @@ def refused_creations(events: Sequence[Json]) -> dict[str, str]:
         for event in events
         if event.get("reason") == "FailedCreate" and event["involvedObject"].get("kind") == "Job"
     }
+
+
+_ABSENT: Final = re.compile(r'(?:secret|configmap) "([^"]+)" not found')
+
+_MOUNTED: Final = frozenset({"Pulling", "Pulled", "Created", "Started", "Failed", "BackOff"})
+"""Reasons of events that come only after a pod's volumes are there."""
+
+
+def absent_volumes(events: Sequence[Json]) -> dict[str, tuple[str, str]]:
+    """What pods could not mount because it is not there: a Secret, or a ConfigMap.
+
+    Args:
+        events: Kubernetes' events, oldest first.
+
+    Returns:
+        By the pods' uids: its name, and Kubernetes' words.
+    """
+    found = {}
+    for event in events:
+        match = _ABSENT.search(str(event.get("message", "")))
+        if event.get("reason") == "FailedMount" and match is not None:
+            words = str(event["message"]).strip()
+            found[str(event["involvedObject"].get("uid", ""))] = (match[1], words)
+    return found
+
+
+def has_mounted(events: Sequence[Json]) -> bool:
+    """Whether a pod's own events say that its volumes have been mounted after all."""
+    return any(event.get("reason") in _MOUNTED for event in events)
