@@ -188,6 +188,11 @@ def blobs_of(body: bytes | None) -> tuple[Blob, ...]:
     return body.blobs if isinstance(body, Bulky) else ()
 
 
+def size_of(body: bytes) -> int:
+    """Bytes of a body and of the blobs that nothing else has needed yet."""
+    return len(body) + sum(len(blob.data) for blob in blobs_of(body) if not blob.wanted_again)
+
+
 def _equal(known: bytes, data: bytes | memoryview) -> bool:
     if isinstance(data, bytes):
         return known == data

@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from . import scheduler_events as core
+from .blobs import size_of
 from .control import (
     Control,
     MapClosed,
@@ -49,6 +50,9 @@ from .scheduler import Scheduler
 from .session import NEVER, Notice, Session
 
 logger = logging.getLogger(__name__)
+
+BULKY_ITEM: Final = 16 * 1024
+"""Bytes from which on an item of a map is so bulky that ranges have fewer of them."""
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds for the link, the provisioning thread and the output to end at shutdown."""
@@ -270,14 +274,13 @@ class Manager(Intake):
                     case core.Settle():
                         self._settle(instruction)
                     case core.Dispatch():
-                        withdrawn = self._dispatch(instruction)
-                        if withdrawn:
-                            events.append(core.Withdrawn(withdrawn))
+                        events += self._dispatch(instruction)
                     case core.Lost():
                         self._losses.lost(instruction, time.monotonic())
 
-    def _dispatch(self, order: core.Dispatch) -> list[int]:
-        """Send a group; returns the calls that were cancelled and are not sent."""
+    def _dispatch(self, order: core.Dispatch) -> list[core.Event]:
+        """Send a group; returns what the scheduler is to know of it."""
+        events: list[core.Event] = []
         withdrawn: list[int] = []
         shares: dict[str, tuple[int, list[Call]]] = {}
         waiting, running = self._waiting, self._running
@@ -287,6 +290,9 @@ class Manager(Intake):
                 call_id, function, items, _ = call
                 if items:
                     body = body_of(self._maps, order.ranges[call_id])
+                    size = size_of(body) // items
+                    if size > BULKY_ITEM:
+                        events.append(core.ItemsMeasured(order.ranges[call_id].map_id, size))
                     kept.append((call_id, function, items, body))
                     continue
                 future = waiting.pop(call_id, None)
@@ -301,7 +307,9 @@ class Manager(Intake):
             self.functions.bodies.pop(function, None)
         functions = {number: self.functions.bodies[number].data for number in order.functions}
         self._session.send_group(Group(order.number, functions, order.released, shares, {}))
-        return withdrawn
+        if withdrawn:
+            events.append(core.Withdrawn(withdrawn))
+        return events
 
     # --- outcomes in
 

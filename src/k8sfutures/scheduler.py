@@ -44,6 +44,7 @@ from .scheduler_events import (
     FunctionsDropped,
     GivenBack,
     Instruction,
+    ItemsMeasured,
     Lost,
     MapDropped,
     MapGrown,
@@ -162,6 +163,8 @@ class Scheduler:
                 self._given_back(event)
             case Withdrawn():
                 self._withdrawn(event.calls)
+            case ItemsMeasured():
+                self._backlog.measured(event)
             case FunctionsDropped():
                 self._dropped.update(event.functions)
             case CancelPending():
@@ -369,7 +372,7 @@ class Scheduler:
                 items = 0
                 if isinstance(head, Source):
                     items = self._items_of_head()
-                    charge = charge_of(head.function, items, 0)
+                    charge = charge_of(head.function, items, items * head.item_size)
                 elif most is not None and len(calls) >= most:
                     break
                 else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from .messages import Call
-from .scheduler_events import MapGrown, Range
+from .scheduler_events import ItemsMeasured, MapGrown, Range
 from .scheduler_isolation import Isolation
 from .scheduler_records import RangeState, Source
 
@@ -57,6 +57,12 @@ class Backlog:
         if source.next == source.count and event.count:
             self.pending.append(source)
         source.count += event.count
+
+    def measured(self, event: ItemsMeasured) -> None:
+        """Items of a map are bulky."""
+        source = self.sources.get(event.map_id)
+        if source is not None:
+            source.measured(event.size)
 
     def drop_map(self, map_id: int) -> None:
         """Forget what waits of a map."""

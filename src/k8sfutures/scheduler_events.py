@@ -103,6 +103,14 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsMeasured:
+    """Items of a map have about so many bytes each; told of those that are bulky."""
+
+    map_id: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionsDropped:
     """The client will never submit these functions again."""
 
@@ -131,6 +139,7 @@ Event = (
     | GivenBack
     | Withdrawn
     | FunctionsDropped
+    | ItemsMeasured
     | CancelPending
 )
 

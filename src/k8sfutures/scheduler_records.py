@@ -23,6 +23,10 @@ BANDWIDTH: Final = 100e6
 SHORTEST: Final = 20e-6
 """Seconds; no call is charged less, since the agent and its pipe take about that much."""
 
+RANGE_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of the items in a range of a map, where their number is ours to choose: what the client
+pickles at once, and what a pod has of it."""
+
 LONGEST_RANGE: Final = 1000
 """Items; a bound on what one lost range can cost, whatever the estimate says."""
 
@@ -33,7 +37,7 @@ FOLLOW: Final = 0.2
 class Source:
     """A map whose items wait to be cut into ranges."""
 
-    __slots__ = ("chunksize", "count", "function", "map_id", "next")
+    __slots__ = ("chunksize", "count", "function", "item_size", "map_id", "next")
 
     def __init__(self, map_id: int, function: int, chunksize: int | None) -> None:
         self.map_id = map_id
@@ -41,6 +45,11 @@ class Source:
         self.chunksize = chunksize
         self.next = 0
         self.count = 0
+        self.item_size = 0  # bytes, where they are many
+
+    def measured(self, size: int) -> None:
+        """Items that were dispatched have about so many bytes each; the next may have as many."""
+        self.item_size = max(size, self.item_size * 3 // 4)
 
 
 class RangeState:
@@ -158,4 +167,5 @@ class Durations:
         if each is None:
             return 1
         fair = -(-left // (4 * max(1, slots)))
-        return max(1, min(left, fair, LONGEST_RANGE, int(RANGE / max(SHORTEST, each))))
+        longest = RANGE_BYTES // source.item_size if source.item_size else LONGEST_RANGE
+        return max(1, min(left, fair, longest, LONGEST_RANGE, int(RANGE / max(SHORTEST, each))))

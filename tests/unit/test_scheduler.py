@@ -11,6 +11,7 @@ from k8sfutures.scheduler_events import (
     Dispatch,
     FunctionsDropped,
     GivenBack,
+    ItemsMeasured,
     Lost,
     MapDropped,
     MapGrown,
@@ -22,7 +23,7 @@ from k8sfutures.scheduler_events import (
     Submitted,
     Withdrawn,
 )
-from k8sfutures.scheduler_records import LONGEST_RANGE, RANGE, WINDOW
+from k8sfutures.scheduler_records import LONGEST_RANGE, RANGE, RANGE_BYTES, WINDOW
 
 F, G = 1, 2
 
@@ -235,6 +236,14 @@ class TestMaps:
         play.learn(0)
         play.handle(MapGrown(1, F, 10**6))
         assert max(cut.items for cut in play.ranges()) <= LONGEST_RANGE
+
+    def test_of_bulky_items_no_more_than_so_many_bytes(self):
+        play = Play({"a": 1})
+        play.handle(MapGrown(1, F, 1000))
+        play.handle(ItemsMeasured(1, RANGE_BYTES // 5))
+        (first,) = play.scheduler.in_flight("a")
+        play.handle(Arrived("a", [(first, 0, RESULT, 1, b"r")]))
+        assert {cut.items for cut in play.ranges()} == {5}
 
     def test_chunksize_is_honoured(self):
         play = Play({"a": 4})
