@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import textwrap
 import threading
 import types
 from collections.abc import Iterator
@@ -209,10 +210,13 @@ def _crash(body: bytes, function: str) -> WorkerCrashed:
             "(setting memory), have fewer calls at once in each (worker_processes), or let calls "
             "use less"
         )
+    words = ""
+    if story.get("output"):
+        words = f". What it printed last:\n{textwrap.indent(story['output'], '    ')}"
     return WorkerCrashed(
         f"the CPU process that ran {function} {how}{hint} "
         f"(pod {story['pod']}, CPU id {story['cpu_id']}, pid {story['pid']}); "
-        "no other call is affected, and the process has been replaced",
+        f"no other call is affected, and the process has been replaced{words}",
         **story,
     )
 

@@ -114,6 +114,12 @@ class Scheduler:
         """Ids of the calls that a pod has."""
         return list(self._pods[pod].in_flight) if pod in self._pods else []
 
+    def place_of(self, pod: str, call: int) -> tuple[int, int | None]:
+        """A call's function, 0 where unknown, and the first index where it is a range of a map."""
+        flight = self._pods[pod].in_flight.get(call) if pod in self._pods else None
+        known = self._backlog.ranges.get(call)
+        return flight.call[1] if flight else 0, known.cut.start if known else None
+
     def statistics(self) -> Statistics:
         """Counts for people and tests."""
         pods = list(self._pods.values())  # in one step: other threads ask, too

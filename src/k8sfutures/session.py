@@ -1,7 +1,7 @@
 """The client's side of the protocol: its link to the broker, and the pods that have answered.
 
 The manager thread owns it. It turns link and pod events into notices: events for the scheduler,
-text that calls printed, and the reason why the executor is broken.
+what calls said, and the reason why the executor is broken.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ from .messages import (
     Yield,
 )
 from .outcomes import initializer_failure
+from .output import Heard
 from .pods import Credentials, PodEnded
+from .records import packed_filters, reporting
 from .scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -74,8 +76,8 @@ class _Pod:
     grace: float = GRACE
 
 
-Notice = core.Event | Printed | ExecutorBroken
-"""For the scheduler; to be printed; or the reason why nothing can go on."""
+Notice = core.Event | Heard | ExecutorBroken
+"""For the scheduler; to be shown; or the reason why nothing can go on."""
 
 
 class Session:
@@ -99,6 +101,7 @@ class Session:
         self._pods: dict[str, _Pod] = {}
         self._assemblies: dict[str, Assembly] = {}
         self._down: ExecutorBroken | None = None
+        self._filters = packed_filters()  # those of the thread that made the executor
         self._dropped = ""  # why the last message was, that was
         self.news = ""
         """How far the pods have come that are starting."""
@@ -151,7 +154,7 @@ class Session:
         """Tell every pod that we are alive; give up those that have been missing for too long."""
         self.renew_at = now + RENEW_EVERY
         for pod in list(self._pods.values()):
-            self.send(pod.name, Renew(self._scheduler.group, pod.results))
+            self.send(pod.name, self._renew(pod))
             if pod.missing_since is not None and now - pod.missing_since > pod.grace:
                 yield from self._gone(
                     pod.name,
@@ -224,6 +227,13 @@ class Session:
         if self._link is not None and self._codec is not None:
             self._link.broadcast(self._codec.encode(message), urgent=urgent)
 
+    def _renew(self, pod: _Pod) -> Renew:
+        return Renew(self._scheduler.group, pod.results, self._reporting())
+
+    def _reporting(self) -> bytes | None:
+        """What is to be reported; the levels of loggers may have changed since the last time."""
+        return None if self._plan.output == "off" else reporting(self._filters)
+
     def _attach(self) -> Attach:
         plan = self._plan
         return Attach(
@@ -232,6 +242,7 @@ class Session:
             LEASE,
             plan.initializer,
             plan.max_tasks_per_child,
+            self._reporting(),
         )
 
     # --- what pods say
@@ -265,7 +276,7 @@ class Session:
                     self._demand.left(sender, explained=True)
                     self._confirm(sender)
             case Printed():
-                yield message
+                yield Heard(sender, message.lines)
             case InitializerRaised():
                 yield self._initializer_raised(sender, message)
             case Goodbye():
@@ -297,7 +308,7 @@ class Session:
         """Tell a pod that wants to end, at once, that we have what it sent."""
         pod = self._pods.get(name)
         if pod is not None:
-            self.send(name, Renew(self._scheduler.group, pod.results))
+            self.send(name, self._renew(pod))
 
     def _hello(self, name: str, message: Hello) -> Iterator[Notice]:
         mismatch = self._mismatch(name, message)

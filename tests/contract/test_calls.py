@@ -7,6 +7,7 @@ import concurrent.futures
 import functools
 import os
 import pickle
+import re
 import sys
 import threading
 import time
@@ -304,7 +305,7 @@ def test_what_is_not_dispatched_can_be_cancelled(ex):
 def test_output_reaches_the_client(ex, capfd):
     ex.submit(print, "from the pod").result()
     ex.shutdown()
-    assert capfd.readouterr().out == "from the pod\n"
+    assert re.fullmatch(r"print#\d+ \| from the pod\n", capfd.readouterr().out)
 
 
 def print_from_threads():
@@ -324,7 +325,8 @@ def test_threads_of_a_call_may_print(ex, capfd):
     ex.shutdown()
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 800
-    assert set(lines) == {f"line {n}" for n in range(4)}
+    texts = {line.partition(" | ")[2] for line in lines}
+    assert texts == {f"line {n}" for n in range(4)}
 
 
 def write_bytes():
@@ -346,4 +348,4 @@ def test_what_a_call_does_to_stdout_harms_nobody(make_executor, harm, capfd):
     assert executor.submit(harm).result() is None
     assert executor.submit(pow, 2, 2).result() == 4
     executor.kill_workers()
-    assert capfd.readouterr().out == "naïve\n"
+    assert re.fullmatch(r"write_bytes#\d+ \| naïve\n", capfd.readouterr().out)

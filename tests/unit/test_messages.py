@@ -43,7 +43,9 @@ calls = st.lists(st.tuples(ints, ints, ints, bodies | st.none()), max_size=3)
 versions = st.tuples(texts, ints, texts)
 MESSAGES = {
     Attach: st.builds(
-        Attach, versions, ints, st.floats(0, 1e9) | ints, bodies | st.none(), ints | st.none()
+        Attach,
+        *(versions, ints, st.floats(0, 1e9) | ints),
+        *(bodies | st.none(), ints | st.none(), bodies | st.none()),
     ),
     Group: st.builds(
         Group,
@@ -52,7 +54,7 @@ MESSAGES = {
         st.lists(ints),
         st.dictionaries(texts, st.tuples(ints, calls), max_size=3),
     ),
-    Renew: st.builds(Renew, ints, ints),
+    Renew: st.builds(Renew, ints, ints, bodies | st.none()),
     Recall: st.builds(Recall, st.lists(ints)),
     Detach: st.builds(Detach, ints),
     Chunk: st.builds(Chunk, ints, st.integers(-1, 100), ints, ints, bodies),
@@ -77,7 +79,9 @@ MESSAGES = {
     InitializerRaised: st.builds(InitializerRaised, ints, bodies),
     Goodbye: st.builds(Goodbye, texts),
     Yield: st.builds(Yield, texts),
-    Printed: st.builds(Printed, st.lists(st.tuples(ints, ints, texts), max_size=3)),
+    Printed: st.builds(
+        Printed, st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3)
+    ),
 }
 any_message = st.one_of(*MESSAGES.values())
 values = st.recursive(

@@ -7,7 +7,6 @@ zygote. What to do is decided by the `Dispatcher`; the agent carries it out.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -47,6 +46,7 @@ from .configuration import AgentConfig
 from .dispatch import SIGKILL, Dispatcher
 from .instructions import Feed, Kill, Retire, Send, Steal
 from .memory import MemoryVerdict
+from .pipes import Ears, PodLog
 from .processes import STARTED, Channels, ZygoteHandle, ending
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,8 @@ class Agent:
         self._retired: dict[int, Channels] = {}  # by pid
         self._bodies = Bodies()
         self._memory = MemoryVerdict()
+        self._ears = Ears(loop, self._process_readable, self._printed)
+        self._log = PodLog()
         self._last_heard: dict[str, float] = {}
         self._carrying_out = False
         self._flush_due = False
@@ -188,20 +190,7 @@ class Agent:
             self._fail(error)
 
     def _hello(self) -> Hello:
-        config = self._config
-        return Hello(
-            name=config.name,
-            node=config.node,
-            pid=os.getpid(),
-            cpu_ids=config.cpu_ids,
-            versions=self._versions,
-            reply=False,
-            group=0,
-            holding=[],
-            results=0,
-            shape=config.shape,
-            pool_cpus=config.pool_cpus,
-        )
+        return self._config.hello(self._versions)
 
     def _received(self, body: bytes) -> None:
         try:
@@ -292,6 +281,7 @@ class Agent:
                             self._retire(instruction.cpu_id)
         finally:
             self._carrying_out = False
+        self._log.write(dispatcher.said.take_log())
         if not self._flush_due and dispatcher.has_outcomes():
             self._flush_due = True
             wait = self._last_flush + FLUSH_PAUSE - time.monotonic()
@@ -366,6 +356,7 @@ class Agent:
 
         self._loop.add_handler(channels.data.fileno(), ready, _READABLE)
         channels.registered = True
+        self._ears.listen(channels.cpu_id, channels)
         self._dispatcher.ready(cpu_id)
 
     def _process_readable(self, channels: Channels) -> None:
@@ -390,6 +381,12 @@ class Agent:
         if channels.registered:
             channels.registered = False
             self._loop.remove_handler(channels.data.fileno())
+            self._ears.stop(channels.output)
+
+    def _printed(self, cpu_id: int, stream: int, data: bytes) -> bool:
+        wanted = self._dispatcher.said.printed(cpu_id, stream, data)
+        self._carry_out()
+        return wanted
 
     def _ended(self, pid: int, status: int) -> None:
         channels = next((some for some in self._channels.values() if some.pid == pid), None)
@@ -403,15 +400,17 @@ class Agent:
             story |= {"out_of_memory": True, "memory_limit": self._memory.limit}
         logger.warning("CPU process ended: %s", story)
         self._stop_reading(channels)
+        words = channels.output.rest()
         channels.close()
         del self._channels[cpu_id]
-        self._dispatcher.died(cpu_id, frames, unclaimed, msgpack.packb(story))
+        self._dispatcher.died(cpu_id, frames, unclaimed, story, words)
         self._spawn(cpu_id)
 
     # --- the end
 
     def _tick(self) -> None:
         now = time.monotonic()
+        self._log.renew()
         if self._down_since is None:
             self._dispatcher.tick(now)
             self._carry_out()

@@ -11,11 +11,13 @@ object, without those fields), ``K8SFUTURES_POD_NAME`` and ``K8SFUTURES_NODE``.
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..messages import Hello, Versions
 from . import cpus
 
 
@@ -43,6 +45,26 @@ class AgentConfig:
     shape: dict[str, str] = field(default_factory=dict)
     pool_cpus: int = 0
     connect_within: float | None = None
+
+    def hello(self, versions: Versions) -> Hello:
+        """What this pod says of itself.
+
+        Args:
+            versions: of its software.
+        """
+        return Hello(
+            name=self.name,
+            node=self.node,
+            pid=os.getpid(),
+            cpu_ids=self.cpu_ids,
+            versions=versions,
+            reply=False,
+            group=0,
+            holding=[],
+            results=0,
+            shape=self.shape,
+            pool_cpus=self.pool_cpus,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

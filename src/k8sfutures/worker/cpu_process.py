@@ -16,11 +16,8 @@ body)``, where the status is one of an outcome, `PRINTED` or `INITIALIZER_RAISED
 
 from __future__ import annotations
 
-import codecs
-import io
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +29,7 @@ import msgpack
 from ..exceptions import dumps_exception
 from ..messages import EXCEPTION, NOT_LOADABLE, RESULT
 from ..serialization import dumps, loads
+from .forwarding import Forwarder
 from .frames import (
     FORGET,
     FUNCTIONS,
@@ -41,11 +39,12 @@ from .frames import (
     LEAVE,
     PRINTED,
     RELEASE,
+    REPORTING,
     TOKEN_SIZE,
 )
+from .output import Outlet
 
 _RECEIVE: Final = 1 << 20
-_LONGEST_LINE: Final = 1 << 16
 
 
 class _Job:
@@ -66,12 +65,13 @@ class _Job:
 class _Client:
     """What this process keeps for one client."""
 
-    __slots__ = ("functions", "initializer", "pickles")
+    __slots__ = ("functions", "initializer", "pickles", "reporting")
 
     def __init__(self) -> None:
         self.pickles: dict[int, bytes] = {}
         self.functions: dict[int, Callable[..., object]] = {}
         self.initializer: bytes | None = None
+        self.reporting: bytes | None = None
 
     def function(self, function_id: int) -> Callable[..., object]:
         function = self.functions.get(function_id)
@@ -79,71 +79,6 @@ class _Client:
             function = loads(self.pickles[function_id])
             self.functions[function_id] = function
         return function
-
-
-class _Bytes(io.RawIOBase):
-    """``sys.stdout.buffer``: bytes that are text."""
-
-    def __init__(self, text: _Output) -> None:
-        self._text = text
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        self._text.write(self._decoder.decode(bytes(data)))
-        return len(data)
-
-    def flush(self) -> None:
-        self._text.flush()
-
-    def close(self) -> None:
-        """Stay open, as the text does."""
-
-
-class _Output(io.TextIOBase):
-    """``sys.stdout`` or ``sys.stderr`` of a call: what it writes goes to the agent by lines."""
-
-    def __init__(self, process: CpuProcess, stream: int) -> None:
-        self._process = process
-        self._stream = stream
-        self._line = ""
-        self.buffer = _Bytes(self)
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        return "backslashreplace"
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._stream
-
-    def write(self, text: str, /) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._line += text
-        if "\n" in text or len(self._line) > _LONGEST_LINE:
-            lines, newline, self._line = self._line.rpartition("\n")
-            if not newline:
-                lines, self._line = self._line, ""
-            self._process.printed(self._stream, lines + newline)
-        return len(text)
-
-    def flush(self) -> None:
-        if self._line:
-            line, self._line = self._line, ""
-            self._process.printed(self._stream, line)
-
-    def close(self) -> None:
-        """Stay open: later calls, of other clients even, write here too."""
-        self.flush()
 
 
 class CpuProcess:
@@ -160,7 +95,9 @@ class CpuProcess:
         self._unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=0)
         self._packer = msgpack.Packer()
         self._sending = threading.Lock()  # threads of the user's may print
-        self._outputs = (_Output(self, 1), _Output(self, 2))
+        self._outlet = Outlet(self._say)
+        self._forwarder = Forwarder(self._outlet)
+        self._current: _Client | None = None  # whose levels and filters are set
         self._clients: dict[str, _Client] = {}
         self._jobs: dict[int, _Job] = {}
         self._token = 0
@@ -169,7 +106,7 @@ class CpuProcess:
 
     def run(self) -> None:
         """Run items until the agent closes the token pipe."""
-        sys.stdout, sys.stderr = self._outputs
+        self._outlet.install()
         read, tokens = os.read, self._tokens
         while True:
             token = read(tokens, TOKEN_SIZE)
@@ -184,12 +121,9 @@ class CpuProcess:
             self._run_item(number, job)
             del job
 
-    def printed(self, stream: int, text: str) -> None:
-        """Send what a call wrote; from a process that the call forked, write it plainly."""
-        if os.getpid() == self._pid:
-            self._send((self._token, self._item, PRINTED, stream, text.encode("utf-8", "replace")))
-        else:
-            os.write(stream, text.encode("utf-8", "replace"))
+    def _say(self, kind: int, body: bytes) -> None:
+        """Send what the item that runs has to say."""
+        self._send((self._token, self._item, PRINTED, kind, body))
 
     # --- frames
 
@@ -211,6 +145,7 @@ class CpuProcess:
         kind, name, *rest = frame
         if kind == LEAVE:
             self._clients.pop(name, None)
+            self._current = None
         elif kind == FORGET:
             for token in rest[0]:
                 self._jobs.pop(token, None)
@@ -229,6 +164,9 @@ class CpuProcess:
                     client.functions.pop(function, None)
             elif kind == INITIALIZE:
                 client.initializer = rest[0]
+            elif kind == REPORTING:
+                client.reporting = rest[0]
+                self._current = None
 
     def _send(self, frame: tuple[int, int, int, int, bytes | None]) -> None:
         with self._sending:
@@ -248,6 +186,10 @@ class CpuProcess:
             # It has left, and nobody waits for this but the agent, which counts.
             self._send((token, item, NOT_LOADABLE, 0, b""))
             return
+        if client is not self._current:
+            self._current = client
+            self._outlet.install()  # whatever another client has made of sys.stdout
+            self._forwarder.want(client.reporting)
         if client.initializer is not None and not self._initialize(client):
             return
         body = job.bodies
@@ -263,8 +205,7 @@ class CpuProcess:
         if os.getpid() != self._pid:
             # The call has forked, and this is the child: it is no second CPU process.
             os._exit(0 if outcome[0] == RESULT else 1)
-        for output in self._outputs:  # whatever the call has made of sys.stdout
-            output.flush()
+        self._outlet.finish()
         self._send((token, item, *outcome))
 
     def _initialize(self, client: _Client) -> bool:

@@ -21,7 +21,10 @@ Exactly once
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any, Final
+
+import msgpack
 
 from ..messages import (
     CRASHED,
@@ -46,7 +49,9 @@ from .frames import (
     RELEASE,
 )
 from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
+from .invariants import check
 from .ledger import RUN, Client, Part, Slot
+from .said import Sayings
 
 SIGKILL: Final = 9
 
@@ -68,6 +73,7 @@ class Dispatcher:
         self._next_token = 1
         self._out: list[Instruction] = []
         self._draining = False
+        self.said = Sayings(self._slots)
 
     # --- what the agent asks
 
@@ -92,7 +98,7 @@ class Dispatcher:
 
     def has_outcomes(self) -> bool:
         """Whether `flush` would send anything."""
-        return any(client.outcomes or client.printed for client in self._clients.values())
+        return any(client.outcomes or client.said.lines for client in self._clients.values())
 
     # --- clients
 
@@ -103,8 +109,7 @@ class Dispatcher:
             client = self._clients[name] = Client(name, message)
             self._turns.append(name)
         client.lease = message.lease
-        client.deadline = now + message.lease
-        client.group = max(client.group, message.group)
+        client.renew(message, now)
 
     def hello(self, name: str, template: Hello) -> None:
         """Tell a client what is held of it, then everything that it has not confirmed.
@@ -165,8 +170,7 @@ class Dispatcher:
         client = self._clients.get(name)
         if client is None:
             return
-        client.deadline = now + client.lease
-        client.group = max(client.group, message.group)
+        client.renew(message, now)
         client.confirm(message.results)
 
     def recall(self, name: str, message: Recall) -> None:
@@ -203,6 +207,7 @@ class Dispatcher:
             elif name in slot.functions and not slot.retiring:
                 self._out.append(Feed(slot.cpu_id, [(LEAVE, name)], []))
             slot.functions.pop(name, None)
+            slot.reporting.pop(name, None)
             slot.initialized.discard(name)
             slot.ran.pop(name, None)
             self._retire_if_due(slot)
@@ -259,13 +264,13 @@ class Dispatcher:
     def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
         jobs = slot.jobs
         for token, item, status, number, body in frames:
+            if status == PRINTED:
+                self.said.heard(slot, token, item, number, body)
+                continue
             job = jobs.get(token)
             if job is None:
                 continue
             client = job.client
-            if status == PRINTED:
-                client.printed.append((job.part.call[0], number, body.decode("utf-8", "replace")))
-                continue
             slot.items -= 1
             slot.work -= job.charge
             job.next = item + 1
@@ -325,7 +330,8 @@ class Dispatcher:
         cpu_id: int,
         frames: list[tuple[int, int, int, int, bytes]],
         unclaimed: list[int],
-        story: bytes,
+        story: dict[str, Any],
+        words: Iterable[tuple[int, bytes]] = (),
     ) -> None:
         """A CPU process is gone.
 
@@ -333,16 +339,21 @@ class Dispatcher:
             cpu_id: which.
             frames: the last that it said.
             unclaimed: the tokens that were left in its pipe: those items had not started.
-            story: msgpack map for the outcome of the item that ran.
+            story: fields of `WorkerCrashed` for the item that ran, without its last words.
+            words: what was left in its output pipes, by stream.
         """
         slot = self._slots[cpu_id]
         slot.ready = False
         self._take_frames(slot, frames)
+        for stream, data in words:
+            self.said.printed(cpu_id, stream, data)
         self._take_back(slot, unclaimed)
-        for job in slot.jobs.values():
+        for token, job in slot.jobs.items():
             if not job.client.gone:
+                story["output"] = slot.words.last_lines((token, job.next))
+                body = msgpack.packb(story)
                 for item in range(job.next, job.part.stop):
-                    job.client.finish(job.part.call, item, CRASHED, 0, story)
+                    job.client.finish(job.part.call, item, CRASHED, 0, body)
         slot.jobs.clear()
         self._free_if_empty(slot)
         self._slots[cpu_id] = Slot(cpu_id)
@@ -359,7 +370,7 @@ class Dispatcher:
     def flush(self) -> None:
         """Hand out one message of results for each client that has any."""
         for client in self._clients.values():
-            if client.outcomes or client.printed:
+            if client.outcomes or client.said.lines:
                 self._send(client.name, *client.results())
 
     # --- assignment
@@ -412,7 +423,7 @@ class Dispatcher:
         known = slot.functions.setdefault(client.name, set())
         needed = {row[1] for row in rows} - known
         known |= needed
-        frames: list[tuple[Any, ...]] = []
+        frames = slot.reporting_for(client)
         if client.initializer is not None and client.name not in slot.initialized:
             slot.initialized.add(client.name)
             frames.append((INITIALIZE, client.name, client.initializer))
@@ -435,16 +446,4 @@ class Dispatcher:
 
     def validate(self) -> None:
         """Check what must always hold; an AssertionError says what does not."""
-        for slot in self._slots.values():
-            items = sum(job.part.stop - job.next for job in slot.jobs.values())
-            assert items == slot.items, f"CPU {slot.cpu_id} has {items} items, not {slot.items}"
-            assert slot.ready or not slot.jobs, f"CPU {slot.cpu_id} has work and no process"
-        for client in self._clients.values():
-            slots = [slot for slot in self._slots.values() if slot.client is client]
-            assert {slot.cpu_id for slot in slots} == client.slots, f"{client.name}'s processes"
-            held: Counter[int] = Counter()
-            for part in client.queue:
-                held[part.call[0]] += part.items
-            for job in (job for slot in slots for job in slot.jobs.values()):
-                held[job.part.call[0]] += job.part.stop - job.next
-            assert client.failed or held == client.held, f"{client.name}: {held} != {client.held}"
+        check(self._slots, self._clients)

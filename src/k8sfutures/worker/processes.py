@@ -14,6 +14,7 @@ import msgpack
 
 from . import zygote
 from .frames import TOKEN_SIZE
+from .pipes import OutputPipes
 from .zygote import STARTED
 
 __all__ = ["STARTED", "Channels", "ZygoteHandle", "ending"]
@@ -39,18 +40,20 @@ class Channels:
         self._tokens_read = os.open(
             f"/proc/self/fd/{self._tokens_theirs}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         )
+        self.output = OutputPipes()
         self._packer = msgpack.Packer()
         self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=0)
         self._unsent: deque[memoryview] = deque()
 
     def hand_over(self) -> list[int]:
         """The descriptors for the process; close them with `handed_over`."""
-        return [self._theirs.fileno(), self._tokens_theirs]
+        return [self._theirs.fileno(), self._tokens_theirs, *self.output.hand_over()]
 
     def handed_over(self) -> None:
         """The process has its ends; ours of them are closed, so that its end shows as EOF."""
         self._theirs.close()
         os.close(self._tokens_theirs)
+        self.output.handed_over()
 
     def feed(self, frames: list[tuple[Any, ...]], tokens: list[int]) -> bool:
         """Write frames, then tokens; what the socket does not take now is kept for `resume`.
@@ -150,6 +153,7 @@ class Channels:
         self.data.close()
         os.close(self._tokens_write)
         os.close(self._tokens_read)
+        self.output.close()
 
     def kill(self, number: int) -> None:
         """Send the process a signal."""
