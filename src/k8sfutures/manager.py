@@ -321,7 +321,8 @@ class Manager(Intake):
                     future.set_result(result)
                     del result
             else:
-                future.set_exception(failure_of(status, body, self._name_of(function)))
+                name = self._name_of(function)
+                future.set_exception(failure_of(status, body, name, call_id))
             del future
         by_map: dict[int, list[tuple[int, Any]]] = {}
         for map_id, index, status, body in settle.items:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from .config import Output
 from .messages import DROPPED, RECORD, STDERR, STDOUT, WARNING
+from .outcomes import mark_of
 from .records import issue, unpack_record
 from .worker.said import cost_of
 
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 MOST_WAITING: Final = 16 << 20
 """Bytes, as `cost_of` counts them, that may wait for a slow terminal; what is more is dropped."""
-
-LONGEST_NAME: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +50,6 @@ class Saying(NamedTuple):
     cpu_id: int
     kind: int
     body: bytes
-
-
-def mark_of(function: str, call: int, index: int | None) -> str:
-    """What to call a call.
-
-    Args:
-        function: its qualified name.
-        call: its id.
-        index: of its item in a map, or None where it was submitted.
-    """
-    name = function.rpartition("<locals>.")[2].replace("<lambda>", "lambda")[-LONGEST_NAME:]
-    return f"{name}#{call}" if index is None else f"{name}[{index}]"
 
 
 class Marker:

@@ -98,7 +98,13 @@ def test_an_exception_comes_back_as_it_was(ex):
     error = ex.submit(raise_chain).exception()
     assert type(error) is OwnError
     assert (error.code, error.detail, error.args) == (7, [1, 2], ("code 7",))
-    assert error.__notes__ == ["look here"]
+    assert error.__notes__[0] == "look here"
+    assert re.fullmatch(
+        r"k8sfutures: raised in call \d+ of raise_chain on pod \S+, node \S+, CPU id \d+",
+        error.__notes__[1],
+    )
+    assert error.k8s_pod in error.__notes__[1]
+    assert not hasattr(error.__cause__, "__notes__"), "one note for each exception"
     assert isinstance(error.__cause__, KeyError)
     assert error.__suppress_context__
 
@@ -209,7 +215,7 @@ def recurse(depth):
 def test_an_exception_from_deep_down(ex, depth, kind):
     with pytest.raises(kind) as caught:
         ex.submit(recurse, depth).result()
-    assert "frames in the middle of the traceback left out" in caught.value.__notes__[-1]
+    assert "frames in the middle of the traceback left out" in caught.value.__notes__[0]
 
 
 def test_a_call_that_forks_is_still_one_call(make_executor):

@@ -16,6 +16,7 @@ import msgpack
 from ..chunks import without_bulk
 from ..codec import Codec
 from ..errors import ExecutorBroken, MessageError
+from ..exceptions import Place
 from ..link import (
     Endpoint,
     LinkDown,
@@ -304,7 +305,7 @@ class Agent:
     # --- CPU processes
 
     def _spawn(self, cpu_id: int) -> None:
-        channels = Channels(cpu_id)
+        channels = Channels(Place(self._config.name, self._config.node, cpu_id))
         self._channels[cpu_id] = channels
         self._zygote.spawn(channels)
 

@@ -26,9 +26,9 @@ from typing import Any, Final
 
 import msgpack
 
-from ..exceptions import dumps_exception
+from ..exceptions import Place, dumps_exception, dumps_result
 from ..messages import EXCEPTION, NOT_LOADABLE, RESULT
-from ..serialization import dumps, loads
+from ..serialization import loads
 from .forwarding import Forwarder
 from .frames import (
     FORGET,
@@ -87,11 +87,13 @@ class CpuProcess:
     Args:
         data: the stream socket to the agent.
         tokens: file descriptor of the token pipe.
+        place: where this is, for exceptions.
     """
 
-    def __init__(self, data: socket.socket, tokens: int) -> None:
+    def __init__(self, data: socket.socket, tokens: int, place: Place) -> None:
         self._data = data
         self._tokens = tokens
+        self._place = place
         self._unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=0)
         self._packer = msgpack.Packer()
         self._sending = threading.Lock()  # threads of the user's may print
@@ -199,9 +201,9 @@ class CpuProcess:
                 self._send((token, item, NOT_LOADABLE, 0, b""))
                 return
             body[item] = None
-            outcome = _call(client, job.function, single, is_item=True)
+            outcome = self._call(client, job.function, single, is_item=True)
         else:
-            outcome = _call(client, job.function, body, is_item=False)
+            outcome = self._call(client, job.function, body, is_item=False)
         if os.getpid() != self._pid:
             # The call has forked, and this is the child: it is no second CPU process.
             os._exit(0 if outcome[0] == RESULT else 1)
@@ -220,26 +222,26 @@ class CpuProcess:
             return False
         return True
 
-
-def _call(
-    client: _Client, function_id: int, body: bytes, *, is_item: bool
-) -> tuple[int, int, bytes]:
-    """Run one item: (status, microseconds, body of the outcome)."""
-    clock = time.perf_counter_ns
-    start = clock()
-    try:
-        function = client.function(function_id)
-        if is_item:
-            args, kwargs = loads(body), {}
-        else:
-            args, kwargs = loads(body)
-    except BaseException as error:  # even SystemExit is the call's failure, not this process's
-        return NOT_LOADABLE, 0, dumps_exception(_trimmed(error))
-    try:
-        result = dumps(function(*args, **kwargs))
-    except BaseException as error:
-        return EXCEPTION, (clock() - start) // 1000, dumps_exception(_trimmed(error))
-    return RESULT, (clock() - start) // 1000, result
+    def _call(
+        self, client: _Client, function_id: int, body: bytes, *, is_item: bool
+    ) -> tuple[int, int, bytes]:
+        """Run one item: (status, microseconds, body of the outcome)."""
+        clock = time.perf_counter_ns
+        start = clock()
+        try:
+            function = client.function(function_id)
+            if is_item:
+                args, kwargs = loads(body), {}
+            else:
+                args, kwargs = loads(body)
+        except BaseException as error:  # even SystemExit is the call's failure, not this process's
+            return NOT_LOADABLE, 0, dumps_exception(_trimmed(error), self._place)
+        try:
+            result = dumps_result(function(*args, **kwargs), function, args)
+        except BaseException as error:
+            took = (clock() - start) // 1000
+            return EXCEPTION, took, dumps_exception(_trimmed(error), self._place)
+        return RESULT, (clock() - start) // 1000, result
 
 
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"

@@ -168,6 +168,7 @@ class _Bytes(io.RawIOBase):
 class Stream(io.TextIOBase):
     """``sys.stdout`` or ``sys.stderr`` of a call: what it writes goes on by lines.
 
+    Threads do not write into each other's lines.
     A line that is not ended goes on when it is flushed, and at the end of the call. One that is
     written over and over (with carriage returns, as progress bars do) goes on ten times a second
     at most, as it looks then.
@@ -181,7 +182,7 @@ class Stream(io.TextIOBase):
     def __init__(self, outlet: Outlet, stream: int) -> None:
         self._outlet = outlet
         self._stream = stream
-        self._line = ""
+        self._lines: dict[int, str] = {}  # not ended, by thread
         self._drawn = 0.0
         self._lock = threading.RLock()
         self.name = "<stdout>" if stream == STDOUT else "<stderr>"
@@ -207,39 +208,45 @@ class Stream(io.TextIOBase):
     def write(self, text: str, /) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        thread = threading.get_ident()
         with self._lock:
-            self._line += text
-            if "\n" in text or len(self._line) > LONGEST_LINE:
-                lines, newline, self._line = self._line.rpartition("\n")
+            line = self._lines.pop(thread, "") + text
+            if "\n" in text or len(line) > LONGEST_LINE:
+                lines, newline, rest = line.rpartition("\n")
                 if not newline:
-                    lines, self._line = self._line, ""
+                    lines, rest = rest, ""
                 if "\r" in lines:
-                    lines = "\n".join([_overwritten(line) for line in lines.split("\n")])
+                    lines = "\n".join([_overwritten(one) for one in lines.split("\n")])
                 self._outlet.text(self._stream, lines + newline)
+                line = rest
+            if line:
+                self._lines[thread] = line
         return len(text)
 
     def flush(self) -> None:
-        if self._line:
+        if self._lines:
             with self._lock:
-                if "\r" in self._line:
-                    self._line = _overwritten(self._line)
-                    now = time.monotonic()
-                    if now - self._drawn < REDRAW:
-                        return
-                    self._drawn = now
-                self._send_line()
+                self._flush(threading.get_ident())
 
-    def finish(self) -> None:
-        """Send the line, whether it is ended or not."""
-        if self._line:
-            with self._lock:
-                self._line = _overwritten(self._line)
-                self._send_line()
-
-    def _send_line(self) -> None:
-        line, self._line = self._line, ""
+    def _flush(self, thread: int) -> None:
+        line = self._lines.pop(thread, "")
+        if "\r" in line:
+            line = _overwritten(line)
+            now = time.monotonic()
+            if now - self._drawn < REDRAW:
+                self._lines[thread] = line
+                return
+            self._drawn = now
         if line:
             self._outlet.text(self._stream, line)
+
+    def finish(self) -> None:
+        """Send the lines that are not ended."""
+        if self._lines:
+            with self._lock:
+                lines, self._lines = self._lines, {}
+                for line in lines.values():
+                    self._outlet.text(self._stream, _overwritten(line))
 
     def close(self) -> None:
         """Stay open: later calls, of other clients even, write here too."""

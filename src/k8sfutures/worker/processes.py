@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgpack
 
+from ..exceptions import Place
 from . import zygote
 from .frames import TOKEN_SIZE
 from .pipes import OutputPipes
@@ -26,8 +27,9 @@ _BUFFER: Final = 1 << 20
 class Channels:
     """What the agent has of one CPU process: data socket, token pipe, and its pid once known."""
 
-    def __init__(self, cpu_id: int) -> None:
-        self.cpu_id = cpu_id
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.cpu_id = place.cpu_id
         self.pid: int | None = None
         self.registered = False  # with the agent's loop
         self.data, self._theirs = socket.socketpair()
@@ -178,7 +180,7 @@ class ZygoteHandle:
 
     def spawn(self, channels: Channels) -> None:
         """Ask for a CPU process at the other end of `channels`."""
-        packet = msgpack.packb((channels.cpu_id,))
+        packet = msgpack.packb(channels.place)
         socket.send_fds(self.control, [packet], channels.hand_over())
         channels.handed_over()
 
