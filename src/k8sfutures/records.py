@@ -126,16 +126,18 @@ def issue(body: bytes) -> None:
     """
     fields = _unpacked(body)
     try:
-        text, module = fields["text"], fields["module"]
+        text = fields["text"]
+        # Of no module Python says nothing; by default it takes the file's name for one.
+        module = fields["module"] or str(fields["filename"]).removesuffix(".py")
         filename, lineno = str(fields["filename"]), int(fields["lineno"])
         found = [cls for name in fields["categories"] if (cls := _class_named(name)) is not None]
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a warning: {error!r}") from None
-    loaded = sys.modules.get(module) if isinstance(module, str) else None
+    loaded = sys.modules.get(module)
     if loaded is not None:
         registry = loaded.__dict__.setdefault("__warningregistry__", {})
     else:
-        registry = _registries.setdefault(module or filename, {})
+        registry = _registries.setdefault(module, {})
     for category in found:
         try:
             message = category(text)
