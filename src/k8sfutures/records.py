@@ -47,16 +47,19 @@ def pack_record(record: logging.LogRecord) -> bytes:
         Exception: what formatting its message raised.
     """
     given = record.__dict__
-    fields = {key: given[key] for key in _SENT if type(given.get(key, ...)) in _PLAIN}
-    fields["msg"] = record.getMessage()[:LONGEST]
+    fields = {key: _cut(given[key]) for key in _SENT if type(given.get(key, ...)) in _PLAIN}
+    fields["msg"] = _cut(record.getMessage())
     if record.exc_text or record.exc_info:
         text = record.exc_text or _formatter.formatException(record.exc_info)  # type: ignore[arg-type]
         fields["exc_text"] = text[-LONGEST:]
     extras = [key for key in given if key not in _STANDARD and type(given[key]) in _PLAIN]
     for key in extras[:_MOST_EXTRAS]:
-        value = given[key]
-        fields[key] = value[:LONGEST] if isinstance(value, str) else value
+        fields[key] = _cut(given[key])
     return _packed(fields)
+
+
+def _cut(value: Any) -> Any:
+    return value[:LONGEST] if isinstance(value, str) else value
 
 
 def unpack_record(body: bytes) -> logging.LogRecord:

@@ -19,6 +19,7 @@ PURE_CORE = (
     *("messages", "codec", "chunks"),
     *("scheduler", "scheduler_backlog", "scheduler_events", "scheduler_records"),
     *("worker.dispatch", "worker.frames", "worker.instructions", "worker.ledger"),
+    *("worker.invariants", "worker.said"),
     *("demand", "losses"),
     *(f"pods.kubernetes.{name}" for name in ("capacity", "labels", "manifests", "placement")),
     *(f"pods.kubernetes.{name}" for name in ("roster", "stories")),

@@ -233,6 +233,20 @@ def test_a_cell_of_a_notebook_is_shown_where_it_was_written(monkeypatch):
     assert "    raise ValueError('in a cell')" in printed(error)
 
 
+def test_files_that_have_another_name_on_the_pod(nothing_told, monkeypatch, tmp_path):
+    path = tmp_path / "helpers.py"
+    path.write_text("the line\n")
+    monkeypatch.setattr(tracebacks._finder, "at_client", None)
+    tracebacks.find_files_with(lambda name: name.replace("/pod/unpacked", str(tmp_path)))
+
+    def shown(line):
+        there = "/pod/unpacked/helpers.py"
+        return rebuilt([row_of(there)], {there: {1: line}}).tb_frame.f_code.co_filename
+
+    assert shown("the line") == str(path)
+    assert shown("an older line") == f"{path} (pod)"
+
+
 def test_what_linecache_is_told_is_bounded(nothing_told):
     for number in range(2 * tracebacks.MOST_FILES):
         name = f"/pod/{number}.py"

@@ -35,7 +35,7 @@ REDRAW: Final = 0.1
 """Seconds between two states of a line that is written over and over, as a progress bar is."""
 
 BURST: Final = 32
-"""Frames in quick succession; what comes faster goes in bulk."""
+"""Frames in quick succession; what comes faster, or is larger than a pipe, goes in bulk."""
 
 FRAMES_PER_SECOND: Final = 500
 """Frames that a process can go on sending."""
@@ -70,9 +70,10 @@ class Outlet:
 
     Args:
         send: sends text or a record to the agent, by kind, for the item that runs.
+        ends: the writing ends of the pipes, of stdout and of stderr.
     """
 
-    def __init__(self, send: Callable[[int, bytes], None]) -> None:
+    def __init__(self, send: Callable[[int, bytes], None], ends: tuple[int, int] = (1, 2)) -> None:
         self._send = send
         self._pid = os.getpid()
         self._allowance = Allowance(BURST, FRAMES_PER_SECOND)
@@ -81,12 +82,12 @@ class Outlet:
         self._poller = select.poll()
         self._pipes: dict[int, int] = {}  # stream by reading end
         self._bulk: dict[int, int] = {}  # writing end by stream, whatever a call makes of 1 and 2
-        for stream in (STDOUT, STDERR):
+        for stream, end in zip((STDOUT, STDERR), ends, strict=True):
             # A description of our own, which does not block, on the pipe's other end.
-            pipe = os.open(f"/proc/self/fd/{stream}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            pipe = os.open(f"/proc/self/fd/{end}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self._pipes[pipe] = stream
             self._poller.register(pipe, select.POLLIN)
-            self._bulk[stream] = os.dup(stream)
+            self._bulk[stream] = os.dup(end)
         self.streams = (Stream(self, STDOUT), Stream(self, STDERR))
         os.register_at_fork(after_in_child=self._forked)
 
@@ -108,7 +109,8 @@ class Outlet:
         data = text.encode("utf-8", "backslashreplace")
         with self._lock:
             # A process that the call has forked has no say in what travels on our socket.
-            if os.getpid() == self._pid and self._allowance.take():
+            is_frame = os.getpid() == self._pid and len(data) <= PIPE and self._allowance.take()
+            if is_frame:
                 self.drain()
                 self._send(stream, data)
             else:
