@@ -12,7 +12,7 @@ import re
 import sys
 import types
 import warnings
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -211,32 +211,69 @@ def _pattern(given: Any) -> tuple[str, int] | None:
     return None if given is None else (given.pattern, given.flags)
 
 
+class State(NamedTuple):
+    """Levels and filters of a process, as one client has them there."""
+
+    root: int
+    disable: int
+    levels: dict[str, int]
+    filters: list[Any]
+
+
 class Reporting:
-    """Makes a CPU process report what a client wants to hear, and nothing else."""
+    """Makes a CPU process report what a client wants to hear, and nothing else.
+
+    What calls of a client, or its initializer, set there on top of that stays its own.
+    """
 
     def __init__(self) -> None:
-        self._levels: list[str] = []
-        self._before = logging.root.level
-        self._filters: list[Any] = list(warnings.filters)
+        self._names: set[str] = set()
+        self.first = self.state()
+        """What the process began with."""
 
-    def apply(self, body: bytes | None) -> None:
-        """Set levels and filters.
+    def state(self) -> State:
+        """What is set now, for `restore`."""
+        levels = {name: logging.getLogger(name).level for name in self._names}
+        disable = logging.root.manager.disable
+        return State(logging.root.level, disable, levels, list(warnings.filters))
+
+    def restore(self, state: State) -> None:
+        """Set what was set before another client came."""
+        for name in self._names - state.levels.keys():
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        for name, level in state.levels.items():
+            logging.getLogger(name).setLevel(level)
+        self._names = set(state.levels)
+        logging.root.setLevel(state.root)
+        logging.disable(state.disable)
+        self._set_filters(state.filters)
+
+    def apply(self, body: bytes, before: bytes | None) -> None:
+        """Set what a client wants, so far as that is new.
 
         Args:
-            body: from `reporting`, or None for what the process began with.
+            body: from `reporting`.
+            before: what it wanted before, if that has been set.
         """
-        wants = _unpacked(body) if body is not None else {}
-        for name in self._levels:
+        wants = _unpacked(body)
+        had = _unpacked(before) if before is not None else {"levels": {}}
+        levels: dict[str, int] = wants["levels"]
+        for name in had["levels"].keys() - levels.keys():
             logging.getLogger(name).setLevel(logging.NOTSET)
-        levels = wants.get("levels", {})
         for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        self._levels = list(levels)
-        logging.root.setLevel(wants.get("root", self._before))
-        logging.disable(wants.get("disable", 0))
-        filters = self._filters
-        if body is not None:
-            filters = [one for given in wants["filters"] if (one := _filter(*given)) is not None]
+            if had["levels"].get(name) != level:
+                logging.getLogger(name).setLevel(level)
+        self._names |= levels.keys()
+        if had.get("root") != wants["root"]:
+            logging.root.setLevel(wants["root"])
+        if had.get("disable") != wants["disable"]:
+            logging.disable(wants["disable"])
+        if had.get("filters") != wants["filters"]:
+            given = (_filter(*one) for one in wants["filters"])
+            self._set_filters([one for one in given if one is not None])
+
+    @staticmethod
+    def _set_filters(filters: list[Any]) -> None:
         warnings.resetwarnings()
         warnings.filters[:] = filters  # type: ignore[index]
         # What happens anyway where no filter matches; and Python forgets what it has shown.

@@ -369,3 +369,37 @@ def test_the_traceback_is_the_local_one(ex):
     text, _, note = remote.rpartition("k8sfutures: ")
     assert text == local
     assert note.startswith("raised in call ")
+
+
+# --- several clients of one process
+
+
+def set_up():
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.getLogger("theirs").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    sys.stdout = sys.stderr
+
+
+def what_is_set():
+    print("here", flush=True)
+    names = [None, "theirs"]
+    return [logging.getLogger(name).level for name in names], warnings.filters[0][0]
+
+
+def test_what_a_client_sets_up_is_its_own(cluster, make_executor, caplog, capfd):
+    caplog.set_level(logging.WARNING, "theirs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        one = make_executor(max_workers=1, initializer=set_up)
+        two = make_executor(max_workers=1)
+    mine = [logging.DEBUG, logging.ERROR], "ignore"
+    theirs = [logging.getLogger().level, logging.WARNING], "always"
+    for _ in range(3):
+        blockers = [one.submit(time.sleep, 0.05) for _ in range(cluster.slots)]
+        assert [one.submit(what_is_set).result() for _ in range(2)] == [mine] * 2
+        assert [two.submit(what_is_set).result() for _ in range(2)] == [theirs] * 2
+        assert [future.result() for future in blockers] == [None] * cluster.slots
+    for executor in (one, two):
+        executor.shutdown()
+    assert [text.count("what_is_set#") for text in capfd.readouterr()] == [6, 6]

@@ -29,7 +29,7 @@ import msgpack
 from ..exceptions import Place, dumps_exception, dumps_result
 from ..messages import EXCEPTION, NOT_LOADABLE, RESULT
 from ..serialization import loads
-from .forwarding import Forwarder
+from .forwarding import Forwarder, Setup
 from .frames import (
     FORGET,
     FUNCTIONS,
@@ -65,13 +65,14 @@ class _Job:
 class _Client:
     """What this process keeps for one client."""
 
-    __slots__ = ("functions", "initializer", "pickles", "reporting")
+    __slots__ = ("functions", "initializer", "pickles", "reporting", "setup")
 
     def __init__(self) -> None:
         self.pickles: dict[int, bytes] = {}
         self.functions: dict[int, Callable[..., object]] = {}
         self.initializer: bytes | None = None
         self.reporting: bytes | None = None
+        self.setup: Setup | None = None
 
     def function(self, function_id: int) -> Callable[..., object]:
         function = self.functions.get(function_id)
@@ -146,8 +147,8 @@ class CpuProcess:
     def _take(self, frame: tuple[Any, ...]) -> None:
         kind, name, *rest = frame
         if kind == LEAVE:
-            self._clients.pop(name, None)
-            self._current = None
+            if self._clients.pop(name, None) is self._current:
+                self._current = None
         elif kind == FORGET:
             for token in rest[0]:
                 self._jobs.pop(token, None)
@@ -168,13 +169,20 @@ class CpuProcess:
                 client.initializer = rest[0]
             elif kind == REPORTING:
                 client.reporting = rest[0]
-                self._current = None
+                if client is self._current:
+                    self._leave()
 
     def _send(self, frame: tuple[int, int, int, int, bytes | None]) -> None:
         with self._sending:
             self._data.sendall(self._packer.pack(frame))
 
     # --- calls
+
+    def _leave(self) -> None:
+        """Another client's item is next, or it is to be told anew what the client wants."""
+        if self._current is not None:
+            self._current.setup = self._forwarder.leave()
+            self._current = None
 
     def _run_item(self, token: int, job: _Job) -> None:
         item = job.next
@@ -189,9 +197,9 @@ class CpuProcess:
             self._send((token, item, NOT_LOADABLE, 0, b""))
             return
         if client is not self._current:
+            self._leave()
             self._current = client
-            self._outlet.install()  # whatever another client has made of sys.stdout
-            self._forwarder.want(client.reporting)
+            self._forwarder.enter(client.reporting, client.setup)
         if client.initializer is not None and not self._initialize(client):
             return
         body = job.bodies

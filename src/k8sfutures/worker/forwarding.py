@@ -9,16 +9,25 @@ that text, and not a second time.
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from ..messages import RECORD, WARNING
-from ..records import Reporting, pack_record, pack_warning
+from ..records import Reporting, State, pack_record, pack_warning
 from .output import Allowance, Outlet
 
 _BURST = 1000
 _PER_SECOND = 200
+
+
+class Setup(NamedTuple):
+    """What a client's calls have in this process: streams, levels, filters; and what it wanted."""
+
+    streams: tuple[Any, Any]
+    state: State
+    wanted: bytes | None
 
 
 class Forwarder:
@@ -32,6 +41,7 @@ class Forwarder:
         self._outlet = outlet
         self._reporting = Reporting()
         self._on = False
+        self._wanted: bytes | None = None
         self._allowance = Allowance(_BURST, _PER_SECOND)
         self._left_out = 0
         self._last_resort = logging.lastResort
@@ -45,16 +55,30 @@ class Forwarder:
 
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign, assignment]
 
-    def want(self, body: bytes | None) -> None:
-        """Report what this client wants to hear.
+    def enter(self, wants: bytes | None, setup: Setup | None) -> None:
+        """A client's call is next: report what it wants to hear.
 
         Args:
-            body: from its `Attach`; None where it wants nothing.
+            wants: from the client; None where it wants nothing.
+            setup: what `leave` has returned for it, or None when its first call is next.
         """
-        self._on = body is not None
-        self._reporting.apply(body)
+        if setup is None:
+            self._outlet.install()
+            self._reporting.restore(self._reporting.first)
+        else:
+            sys.stdout, sys.stderr = setup.streams
+            self._reporting.restore(setup.state)
+        self._wanted = None if setup is None else setup.wanted
+        if wants is not None and wants != self._wanted:
+            self._reporting.apply(wants, self._wanted)
+            self._wanted = wants
+        self._on = wants is not None
         logging.lastResort = logging.NullHandler() if self._on else self._last_resort
         warnings.showwarning = self._warned if self._on else self._show
+
+    def leave(self) -> Setup:
+        """Another client's call is next."""
+        return Setup((sys.stdout, sys.stderr), self._reporting.state(), self._wanted)
 
     def _forward(self, logger: logging.Logger, record: logging.LogRecord) -> None:
         if self._is_shown(logger, record):
