@@ -128,9 +128,12 @@ def _texts(value: object) -> bool:
 
 
 _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
-    Attach: (_versions, _int, _is(float, int), _is(bytes, _NONE), _is(int, _NONE)),
+    Attach: (
+        *(_versions, _int, _is(float, int), _is(bytes, _NONE), _is(int, _NONE)),
+        _is(bytes, _NONE),
+    ),
     Group: (_int, _functions, _ints, _shares, _needs),
-    Renew: (_int, _int, _ints),
+    Renew: (_int, _int, _ints, _is(bytes, _NONE)),
     Recall: (_ints,),
     Detach: (_int,),
     Chunk: (_int, _int, _int, _int, _is(bytes, memoryview)),
@@ -139,7 +142,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Returned: (_ints, _is(bool)),
     InitializerRaised: (_int, _bytes),
     Goodbye: (_str,),
-    Printed: (_rows((int, int, str)),),
+    Printed: (_rows((int, int, int, int, bytes)),),
     Yield: (_str,),
     Credit: (_int,),
 }

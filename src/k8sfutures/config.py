@@ -34,6 +34,7 @@ from .address import parse_amqp_url, without_password
 from .errors import SettingTypeError, SettingValueError
 
 Pods = Literal["kubernetes", "local"]
+Output = Literal["marked", "plain", "off"]
 
 FILE_NAME: Final = "k8sfutures.toml"
 ENVIRONMENT_PREFIX: Final = "K8SFUTURES_"
@@ -84,6 +85,7 @@ class Settings:
     startup_timeout: float = 120.0
     secret: str | None = None
     flush_window: float = 0.0
+    output: Output = "marked"
 
     def __repr__(self) -> str:
         shown = (
@@ -223,6 +225,7 @@ _SETTINGS: Final[Mapping[str, _Setting]] = {
     "startup_timeout": _seconds("more than 0", lambda seconds: seconds > 0),
     "secret": _SECRET,
     "flush_window": _seconds("0 or more", lambda seconds: seconds >= 0),
+    "output": _one_of("marked", "plain", "off"),
 }
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .config import Output
 from .link import ClientLink, LinkEvent
 from .maps import Map
 from .pods import Credentials, PodSource
@@ -83,3 +84,4 @@ class Plan:
     retries: int
     startup_timeout: float
     flush_window: float
+    output: Output

@@ -159,6 +159,8 @@ class WorkerCrashed(CallFailed):
         exitcode: its exit code where it exited by itself, or None.
         out_of_memory: whether the kernel killed it because the pod had reached its limit.
         memory_limit: that limit in bytes, or None where there is none or it is unknown.
+        output: the last lines that the call printed, 20 at most; a crash in native code adds
+            where Python was.
     """
 
     def __init__(
@@ -172,6 +174,7 @@ class WorkerCrashed(CallFailed):
         exitcode: int | None = None,
         out_of_memory: bool = False,
         memory_limit: int | None = None,
+        output: str = "",
     ) -> None:
         super().__init__(message)
         self.pod = pod
@@ -181,6 +184,7 @@ class WorkerCrashed(CallFailed):
         self.exitcode = exitcode
         self.out_of_memory = out_of_memory
         self.memory_limit = memory_limit
+        self.output = output
 
 
 class PodLost(CallFailed):

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import functools
+import pickle
 import types
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from .serialization import dumps, loads
+from .functions import invoke, name_of
+from .messages import INLINE_LIMIT
+from .serialization import dumps, loads, split
+from .tracebacks import entries, reduce_traceback
 
 FIRST_FRAMES: Final = 20
 LAST_FRAMES: Final = 60
 """Frames of a traceback that travel, at its two ends; an endless recursion has a thousand."""
 
+NOTE: Final = "k8sfutures: raised in "
+"""How the note begins that says where; an exception has one, of the innermost call."""
 
-def dumps_exception(error: BaseException) -> bytes:
+
+class Place(NamedTuple):
+    """Where a call runs."""
+
+    pod: str
+    node: str
+    cpu_id: int
+
+
+class Raised(NamedTuple):
+    """What travels: an exception, and where it was raised."""
+
+    error: BaseException
+    place: Place
+
+
+def dumps_exception(error: BaseException, place: Place | None = None) -> bytes:
     """Pickle an exception with its traceback, cause, context, notes and group members.
 
     An exception whose constructor does not take its ``args`` is rebuilt without calling the
@@ -23,23 +46,81 @@ def dumps_exception(error: BaseException) -> bytes:
 
     Args:
         error: what the function raised.
+        place: where, if that is to travel, too.
 
     Returns:
-        Bytes for `loads`, which have been loaded once here to make sure.
+        Bytes for `loads`, which have been loaded once here to make sure: of the exception, or
+        of a `Raised` where the place is given.
     """
     _teach_pickle(error)
     for one in _all_of(error):
         _shorten(one)
+
+    def pickled(what: Any) -> bytes:
+        return dumps(what if place is None else Raised(what, place))
+
     try:
-        data = dumps(error)
+        data = pickled(error)
         loads(data)
     except BaseException as problem:
         try:
-            data = dumps(_Bare(error))
+            data = pickled(_Bare(error))
             loads(data)
         except BaseException:
-            return _described(error, problem)
+            described = _described(error, problem)
+            try:
+                return pickled(described)
+            except BaseException:  # its traceback, too
+                described.__traceback__ = None
+                return pickled(described)
     return data
+
+
+def split_result(
+    result: object, function: object, args: tuple[Any, ...]
+) -> tuple[list[bytes], list[pickle.PickleBuffer]]:
+    """Pickle what a function returned; an error says whose result it is, and of which type.
+
+    Args:
+        result: any object.
+        function: what returned it.
+        args: its arguments, of which the first is what was called where `invoke` has called it.
+
+    Returns:
+        Segments of the pickle, and its bulky buffers; see `serialization.split`.
+
+    Raises:
+        Exception: why it cannot be pickled.
+    """
+    try:
+        return split(result, INLINE_LIMIT)
+    except BaseException as error:
+        called = args[0] if function is invoke and args else function
+        kind = f"{type(result).__module__}.{type(result).__qualname__}"
+        error.add_note(
+            f"k8sfutures: the result of {name_of(called)}, of type {kind!r}, cannot be pickled"
+        )
+        raise
+
+
+def say_where(error: BaseException, call: str, words: str, place: Place) -> None:
+    """Note on an exception where it was raised, unless a call within that call has done so.
+
+    Its attributes ``k8s_call``, ``k8s_pod``, ``k8s_node`` and ``k8s_cpu_id`` say it, too.
+
+    Args:
+        error: gets a note, which travels and stays with it.
+        call: the call as its output is marked.
+        words: the call in words.
+        place: where it ran.
+    """
+    notes = getattr(error, "__notes__", ())
+    with contextlib.suppress(Exception):  # it is the user's: no note is worth its result
+        if not any(isinstance(note, str) and note.startswith(NOTE) for note in notes):
+            pod, node, cpu_id = place
+            error.add_note(f"{NOTE}{words} on pod {pod}, node {node}, CPU id {cpu_id}")
+            for name, value in zip(("call", *Place._fields), (call, *place), strict=True):
+                setattr(error, f"k8s_{name}", value)
 
 
 class _BuiltinInits:
@@ -54,6 +135,7 @@ def _teach_pickle(error: BaseException) -> None:
     from tblib import pickling_support
 
     pickling_support.install(error)
+    copyreg.pickle(types.TracebackType, reduce_traceback)
     reduce = functools.partial(pickling_support.pickle_exception, builtin_inits=_BuiltinInits())
     for one in _all_of(error):
         if not isinstance(one, BaseExceptionGroup):
@@ -75,12 +157,8 @@ def _all_of(error: BaseException) -> list[BaseException]:
 
 
 def _shorten(error: BaseException) -> None:
-    """Cut the middle out of a long traceback: pickling goes as deep as it is long."""
-    frames: list[types.TracebackType] = []
-    frame = error.__traceback__
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.tb_next
+    """Cut the middle out of a long traceback, as an endless recursion has."""
+    frames = list(entries(error.__traceback__))
     if len(frames) > FIRST_FRAMES + LAST_FRAMES:
         frames[FIRST_FRAMES - 1].tb_next = frames[-LAST_FRAMES]
         left_out = len(frames) - FIRST_FRAMES - LAST_FRAMES
@@ -127,10 +205,8 @@ def _rebuild(
     return error
 
 
-def _described(error: BaseException, problem: BaseException) -> bytes:
+def _described(error: BaseException, problem: BaseException) -> BaseException:
     import traceback
-
-    from tblib import pickling_support
 
     from .errors import ResultNotLoadable
 
@@ -140,9 +216,5 @@ def _described(error: BaseException, problem: BaseException) -> bytes:
         f"{type(problem).__name__}: {problem}"
     )
     described.__traceback__ = error.__traceback__
-    pickling_support.install(described)
-    try:
-        return dumps(described)
-    except BaseException:  # its traceback, too
-        described.__traceback__ = None
-        return dumps(described)
+    _teach_pickle(described)
+    return described

@@ -125,6 +125,7 @@ class K8sRabbitExecutor(Executor):
             retries=resolved.retries,
             startup_timeout=resolved.startup_timeout,
             flush_window=resolved.flush_window,
+            output=resolved.output,
         )
 
     def _begin(

@@ -41,9 +41,9 @@ from .intake import Intake
 from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
 from .losses import Losses
 from .maps import Map, body_of
-from .messages import RESULT, Call, Group, Printed
+from .messages import RESULT, Call, Group
 from .outcomes import failure_of, loaded, once_more, stand_alone, thread_died
-from .output import Printer
+from .output import Heard, Printer
 from .pods import CpusHeld, Credentials, PodEnded, PodEvent, PodsFailed, StartupNews
 from .provisioning import Provisioner
 from .scheduler import Scheduler
@@ -75,7 +75,7 @@ class Manager(Intake):
         self._demand = Demand(plan.max_workers, eager=plan.source.eager)
         self._losses = Losses(plan.retries, explains=plan.source.explains)
         self._session = Session(plan, self._scheduler, self._demand, self._losses, self.blobs)
-        self._printer = Printer(plan.name)
+        self._printer = Printer(plan.name, plan.output)
         self._provisioner = Provisioner(plan.source, self._inbox.put, plan.name)
         self._shutdown = self._finished = False
         self._alone_since: float | None = None  # there is work, and no pod
@@ -206,8 +206,8 @@ class Manager(Intake):
         """Do what follows from what the session has noticed."""
         for notice in notices:
             match notice:
-                case Printed():
-                    self._printer.write(notice.lines)
+                case Heard():
+                    self._printer.hear(notice, self._scheduler.place_of, self._name_of)
                 case ExecutorBroken():
                     self._break(notice)
                 case _:
@@ -329,7 +329,8 @@ class Manager(Intake):
                     future.set_result(result)
                     del result
             else:
-                future.set_exception(failure_of(status, body, self._name_of(function)))
+                name = self._name_of(function)
+                future.set_exception(failure_of(status, body, name, call_id))
             del future
         by_map: dict[int, list[tuple[int, Any]]] = {}
         for map_id, index, status, body in settle.items:

@@ -94,7 +94,7 @@ class Map:
         status, body = outcome
         if status == RESULT:
             return loaded(body, self.function.name)
-        raise failure_of(status, body, self.function.name)
+        raise failure_of(status, body, self.function.name, index=index)
 
     # --- the manager thread
 

@@ -52,6 +52,19 @@ CRASHED: Final = 3
 """The CPU process died; the body is a msgpack map of the fields of `WorkerCrashed`."""
 
 
+# The kinds of what a call says while it runs.
+STDOUT: Final = 1
+"""The body is text, in UTF-8; not always whole lines."""
+STDERR: Final = 2
+"""Likewise."""
+RECORD: Final = 3
+"""A record of `logging`; see `records` for the body."""
+WARNING: Final = 4
+"""A Python warning; see `records` for the body."""
+DROPPED: Final = 5
+"""So many lines, and so many bytes, have been cut; the body is the two numbers as a text."""
+
+
 class Versions(NamedTuple):
     """What both sides must have in common to understand each other's pickles."""
 
@@ -83,6 +96,8 @@ class Attach:
         lease: seconds without a message after which the pod drops this client's work.
         initializer: pickled ``(function, args)`` to run in each CPU process first, or None.
         max_tasks_per_child: calls after which a CPU process is replaced, or None.
+        reporting: what the client wants to hear of what its calls log (see `records`), or None
+            where it wants to hear nothing that they say.
     """
 
     kind: ClassVar[int] = 1
@@ -91,6 +106,7 @@ class Attach:
     lease: float
     initializer: bytes | None
     max_tasks_per_child: int | None
+    reporting: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +138,14 @@ class Renew:
         group: number of the last group that the client has sent.
         results: number of the last results that it has.
         released: ids of blobs that no call will need that is not there yet.
+        reporting: what it wants to hear, which may have changed since its `Attach`.
     """
 
     kind: ClassVar[int] = 3
     group: int
     results: int
     released: list[int]
+    reporting: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,10 +261,10 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """Pod to client: what calls wrote, as (call id, stream 1 or 2, text)."""
+    """Pod to client: what calls say while they run, as (call id, item, CPU id, kind, body)."""
 
     kind: ClassVar[int] = 12
-    lines: list[tuple[int, int, str]]
+    lines: list[tuple[int, int, int, int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ import itertools
 import logging
 import pickle
 import signal
+import textwrap
 import threading
-import types
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgpack
@@ -22,7 +21,11 @@ from .errors import (
     ThreadDied,
     WorkerCrashed,
 )
+from .exceptions import Raised, say_where
 from .messages import CRASHED, NOT_LOADABLE
+from .tracebacks import alone
+
+LONGEST_NAME: Final = 40
 
 
 def loaded(body: bytes | None, function: str) -> Any:
@@ -64,13 +67,29 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def failure_of(status: int, body: bytes | None, function: str) -> BaseException:
+def mark_of(function: str, call: int, index: int | None = None) -> str:
+    """What to call a call in what it prints: ``simulate#12``, or ``simulate[3]`` in a map.
+
+    Args:
+        function: its qualified name.
+        call: its id.
+        index: of its item in a map, or None where it was submitted.
+    """
+    name = function.rpartition("<locals>.")[2].replace("<lambda>", "lambda")[-LONGEST_NAME:]
+    return f"{name}#{call}" if index is None else f"{name}[{index}]"
+
+
+def failure_of(
+    status: int, body: bytes | None, function: str, call: int = 0, index: int | None = None
+) -> BaseException:
     """The exception for an outcome that is not a result.
 
     Args:
         status: of the outcome.
         body: of the outcome.
         function: name of what was called.
+        call: id of the call.
+        index: of its item in a map, or None where it was submitted.
 
     Returns:
         What the function raised, or what became of the call.
@@ -82,6 +101,10 @@ def failure_of(status: int, body: bytes | None, function: str) -> BaseException:
     except ResultNotLoadable as not_loadable:
         stand_alone(not_loadable)
         return not_loadable
+    failure: BaseException
+    place = None
+    if isinstance(error, Raised):
+        error, place = error
     if not isinstance(error, BaseException):
         return ResultNotLoadable(f"{function} raised what is not an exception here: {error!r}")
     stand_alone(error)
@@ -90,8 +113,12 @@ def failure_of(status: int, body: bytes | None, function: str) -> BaseException:
             f"the pod could not unpickle the call of {function}: {type(error).__name__}: {error}"
         )
         failure.__cause__ = error
-        return failure
-    return error
+    else:
+        failure = error
+    if place is not None:
+        words = f"call {call} of" if index is None else f"item {index} of the map of"
+        say_where(failure, mark_of(function, call, index), f"{words} {function}", place)
+    return failure
 
 
 # --- exceptions that hold nothing but themselves
@@ -165,44 +192,10 @@ def stand_alone(error: BaseException) -> None:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        one.__traceback__ = _without_callers(one.__traceback__)
+        one.__traceback__ = alone(one.__traceback__)
         left += [other for other in (one.__cause__, one.__context__) if other is not None]
         if isinstance(one, BaseExceptionGroup):
             left += one.exceptions
-
-
-def _without_callers(traceback: types.TracebackType | None) -> types.TracebackType | None:
-    entries = []
-    while traceback is not None:
-        entries.append((traceback.tb_frame, traceback.tb_lineno))
-        traceback = traceback.tb_next
-    for frame, line in reversed(entries):
-        code = _FRAME.replace(
-            co_filename=frame.f_code.co_filename,
-            co_name=frame.f_code.co_name,
-            co_qualname=frame.f_code.co_qualname,
-            co_firstlineno=line,
-        )
-        # A generator that has not begun has a frame, and nobody has called that.
-        alone: types.FrameType = types.FunctionType(code, frame.f_globals)().gi_frame
-        traceback = types.TracebackType(traceback, alone, 0, line)
-    return traceback
-
-
-def _generator() -> Iterator[None]:
-    yield
-
-
-def _one_line(code: types.CodeType) -> types.CodeType:
-    """The code with all of it on its first line, and no columns to be marked there."""
-    units = len(code.co_code) // 2
-    lengths = [min(8, units - start) for start in range(0, units, 8)]
-    # Location entries of CPython's Objects/locations.md: 13 is "no column info", 0 lines on.
-    table = b"".join([bytes((0x80 | 13 << 3 | length - 1, 0)) for length in lengths])
-    return code.replace(co_linetable=table)
-
-
-_FRAME: Final = _one_line(_generator.__code__)
 
 
 def _crash(body: bytes, function: str) -> WorkerCrashed:
@@ -225,10 +218,13 @@ def _crash(body: bytes, function: str) -> WorkerCrashed:
             "(setting memory), have fewer calls at once in each (worker_processes), or let calls "
             "use less"
         )
+    words = ""
+    if story.get("output"):
+        words = f". What it printed last:\n{textwrap.indent(story['output'], '    ')}"
     return WorkerCrashed(
         f"the CPU process that ran {function} {how}{hint} "
         f"(pod {story['pod']}, CPU id {story['cpu_id']}, pid {story['pid']}); "
-        "no other call is affected, and the process has been replaced",
+        f"no other call is affected, and the process has been replaced{words}",
         **story,
     )
 

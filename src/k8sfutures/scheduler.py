@@ -31,7 +31,7 @@ Calls that lose their pods
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from .messages import EXCEPTION, Call
@@ -57,6 +57,7 @@ from .scheduler_events import (
     Submitted,
     Withdrawn,
 )
+from .scheduler_invariants import check
 from .scheduler_isolation import Isolation
 from .scheduler_records import WINDOW, Durations, Flight, Pod, Source, share_limit
 
@@ -120,6 +121,12 @@ class Scheduler:
     def in_flight(self, pod: str) -> list[int]:
         """Ids of the calls that a pod has."""
         return list(self._pods[pod].in_flight) if pod in self._pods else []
+
+    def place_of(self, pod: str, call: int) -> tuple[int, int | None]:
+        """A call's function, 0 where unknown, and the first index where it is a range of a map."""
+        flight = self._pods[pod].in_flight.get(call) if pod in self._pods else None
+        known = self._backlog.ranges.get(call)
+        return flight.call[1] if flight else 0, known.cut.start if known else None
 
     def statistics(self) -> Statistics:
         """Counts for people and tests."""
@@ -412,36 +419,6 @@ class Scheduler:
             self._durations.forget(function)
         return released
 
-    # --- for tests
-
     def validate(self) -> None:
-        """Check what must always hold.
-
-        Raises:
-            AssertionError: it does not; the text says what.
-        """
-        seen: set[int] = set()
-        for call_id in self._call_ids():
-            assert call_id not in seen, f"call {call_id} is in two places"
-            seen.add(call_id)
-        for pod in self._pods.values():
-            charged = sum(flight.charge for flight in pod.in_flight.values())
-            assert abs(charged - pod.work) < 1e-6, f"{pod.name} is charged {pod.work}"
-            assert 0 <= pod.limit <= pod.slots, f"{pod.name} may run {pod.limit}"
-            alone = pod.suspect not in pod.in_flight or len(pod.in_flight) == 1
-            assert alone, f"{pod.name} has calls beside one that is to be alone"
-        if self._max_workers is not None:
-            assert sum(pod.limit for pod in self._pods.values()) <= self._max_workers
-        assert self._backlog.ranges.keys() <= seen, "a range that is nowhere"
-        for state in self._backlog.ranges.values():
-            assert state.left == state.done.count(0), "a range that has miscounted its items"
-            assert state.left, "a range that is finished and still here"
-        assert self._backlog.losses.keys() <= seen, "losses of a call that is nowhere"
-
-    def _call_ids(self) -> Iterator[int]:
-        for entry in self._backlog.pending:
-            if not isinstance(entry, Source):
-                yield entry[0]
-        yield from (call[0] for call in self._isolation.waiting)
-        for pod in self._pods.values():
-            yield from pod.in_flight
+        """Check what must always hold, for tests; an AssertionError says what does not."""
+        check(self._backlog, self._isolation.waiting, self._pods, self._max_workers)

@@ -1,7 +1,7 @@
 """The client's side of the protocol: its link to the broker, and the pods that have answered.
 
 The manager thread owns it. It turns link and pod events into notices: events for the scheduler,
-text that calls printed, and the reason why the executor is broken.
+what calls said, and the reason why the executor is broken.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from . import scheduler_events as core
+from .admission import mismatch_of
 from .blobs import Blob, Blobs, Bulky, blobs_of
 from .bodies import PARTS, with_parts
 from .chunks import Assembly
@@ -46,7 +47,9 @@ from .messages import (
     Yield,
 )
 from .outcomes import Whole, initializer_failure
+from .output import Heard
 from .pods import Credentials, PodEnded
+from .records import packed_filters, reporting
 from .scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -86,8 +89,8 @@ class _Pod:
         self.assembly, self.taken = Assembly(), Taken()
 
 
-Notice = core.Event | Printed | ExecutorBroken
-"""For the scheduler; to be printed; or the reason why nothing can go on."""
+Notice = core.Event | Heard | ExecutorBroken
+"""For the scheduler; to be shown; or the reason why nothing can go on."""
 
 
 class Session:
@@ -115,6 +118,7 @@ class Session:
         self._link: ClientLink | None = None
         self._pods: dict[str, _Pod] = {}
         self._down: ExecutorBroken | None = None
+        self._filters = packed_filters()  # those of the thread that made the executor
         self._dropped = ""  # why the last message was, that was
         self.news = ""
         """How far the pods have come that are starting."""
@@ -169,8 +173,7 @@ class Session:
         self.renew_at = now + RENEW_EVERY
         gone = self._blobs.take_gone()
         for pod in list(self._pods.values()):
-            released = pod.freight.release(gone)
-            self.send(pod.name, Renew(self._scheduler.group, pod.results, released))
+            self.send(pod.name, self._renew(pod, pod.freight.release(gone)))
             if pod.missing_since is not None and now - pod.missing_since > pod.grace:
                 yield from self._gone(
                     pod.name,
@@ -261,6 +264,13 @@ class Session:
         if self._link is not None and self._codec is not None:
             self._link.broadcast(self._codec.encode(message), urgent=urgent)
 
+    def _renew(self, pod: _Pod, released: list[int]) -> Renew:
+        return Renew(self._scheduler.group, pod.results, released, self._reporting())
+
+    def _reporting(self) -> bytes | None:
+        """What is to be reported; the levels of loggers may have changed since the last time."""
+        return None if self._plan.output == "off" else reporting(self._filters)
+
     def _attach(self) -> Attach:
         plan = self._plan
         return Attach(
@@ -269,6 +279,7 @@ class Session:
             LEASE,
             plan.initializer,
             plan.max_tasks_per_child,
+            self._reporting(),
         )
 
     # --- what pods say
@@ -306,7 +317,7 @@ class Session:
                     self._demand.left(sender, explained=True)
                     self._confirm(sender)
             case Printed():
-                yield message
+                yield Heard(sender, message.lines)
             case InitializerRaised():
                 yield self._initializer_raised(sender, message)
             case Goodbye():
@@ -343,10 +354,10 @@ class Session:
         """Tell a pod that wants to end, at once, that we have what it sent."""
         pod = self._pods.get(name)
         if pod is not None:
-            self.send(name, Renew(self._scheduler.group, pod.results, []))
+            self.send(name, self._renew(pod, []))
 
     def _hello(self, name: str, message: Hello) -> Iterator[Notice]:
-        mismatch = self._mismatch(name, message)
+        mismatch = mismatch_of(self._plan, self._versions, name, message)
         if mismatch:
             if self._pods:
                 logger.warning("%s; it is not used", mismatch)
@@ -374,28 +385,6 @@ class Session:
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
         if stale:
             self.send(name, Recall(stale))
-
-    def _mismatch(self, name: str, message: Hello) -> str:
-        """Why this pod cannot be ours, or ""."""
-        pod = f"pod {name} of pool {self._plan.pool!r}"
-        theirs = Versions(*message.versions)
-        if theirs != self._versions:
-            return (
-                f"{pod} has {theirs}, and this client has {self._versions}; use another pool "
-                "(setting pool), or the same versions on both sides"
-            )
-        wrong = [
-            f"{setting}={wanted!r} (the pod has {message.shape.get(setting, 'no such setting')!r})"
-            for setting, wanted in self._plan.shape.items()
-            if message.shape.get(setting) != wanted
-        ]
-        if wrong:
-            return (
-                f"{pod} was made with other settings than this client gives: {', '.join(wrong)}; "
-                "use another pool (setting pool), leave them out, or remove that pool "
-                "(k8sfutures pool delete)"
-            )
-        return ""
 
     def _initializer_raised(self, name: str, message: InitializerRaised) -> InitializerFailed:
         return initializer_failure(message.error, name, message.cpu_id)

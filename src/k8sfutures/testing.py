@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .amqp import new_loop
+from .config import Output
 from .errors import BrokerUnreachable
 from .executor import K8sRabbitExecutor, check_arguments, pickled_initializer
 from .link import ClientLink, LinkDown, LinkEvent, LinkUp, NobodyThere, Received, Unroutable
@@ -259,6 +260,7 @@ class _MemoryExecutor(K8sRabbitExecutor):
         retries: int = 3,
         startup_timeout: float = 30.0,
         flush_window: float = 0.0,
+        output: Output = "marked",
     ) -> None:
         check_arguments(max_workers, mp_context, initializer, max_tasks_per_child)
 
@@ -278,6 +280,7 @@ class _MemoryExecutor(K8sRabbitExecutor):
             retries=retries,
             startup_timeout=startup_timeout,
             flush_window=flush_window,
+            output=output,
         )
 
 
@@ -304,7 +307,7 @@ class MemoryCluster:
         Args:
             *args: as for `K8sRabbitExecutor`.
             **kwargs: as for `K8sRabbitExecutor`; of the settings, ``retries``,
-                ``startup_timeout`` and ``flush_window``.
+                ``startup_timeout``, ``flush_window`` and ``output``.
         """
         return _MemoryExecutor(self, *args, **kwargs)
 

@@ -20,7 +20,7 @@ PURE_CORE = (
     *("scheduler", "scheduler_backlog", "scheduler_events", "scheduler_isolation"),
     "scheduler_records",
     *("worker.assignment", "worker.dispatch", "worker.frames", "worker.instructions"),
-    *("worker.ledger", "worker.needs"),
+    *("worker.invariants", "worker.ledger", "worker.needs", "worker.said"),
     *("demand", "losses"),
     *(f"pods.kubernetes.{name}" for name in ("capacity", "labels", "manifests", "placement")),
     *(f"pods.kubernetes.{name}" for name in ("room", "roster", "stories")),

@@ -44,7 +44,7 @@ import concurrent.futures, k8sfutures
 concurrent.futures.K8sRabbitExecutor = k8sfutures.K8sRabbitExecutor
 """
 """For the tests that give ``from concurrent.futures import K8sRabbitExecutor`` to a new Python;
-the setting ``pods`` reaches it through the environment."""
+settings reach it through the environment."""
 
 
 # --- what CPython's tests expect of an executor, beyond the public
@@ -267,6 +267,7 @@ def main() -> None:
     support.use_resources = ["walltime"]
     support.verbose = False
     os.environ["K8SFUTURES_PODS"] = "local"
+    os.environ["K8SFUTURES_OUTPUT"] = "plain"  # as a process pool's
     found = find()
     listed = listing(found)
     if arguments.list:

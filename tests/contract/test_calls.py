@@ -7,6 +7,7 @@ import concurrent.futures
 import functools
 import os
 import pickle
+import re
 import sys
 import threading
 import time
@@ -97,7 +98,13 @@ def test_an_exception_comes_back_as_it_was(ex):
     error = ex.submit(raise_chain).exception()
     assert type(error) is OwnError
     assert (error.code, error.detail, error.args) == (7, [1, 2], ("code 7",))
-    assert error.__notes__ == ["look here"]
+    assert error.__notes__[0] == "look here"
+    assert re.fullmatch(
+        r"k8sfutures: raised in call \d+ of raise_chain on pod \S+, node \S+, CPU id \d+",
+        error.__notes__[1],
+    )
+    assert error.k8s_pod in error.__notes__[1]
+    assert not hasattr(error.__cause__, "__notes__"), "one note for each exception"
     assert isinstance(error.__cause__, KeyError)
     assert error.__suppress_context__
 
@@ -208,7 +215,7 @@ def recurse(depth):
 def test_an_exception_from_deep_down(ex, depth, kind):
     with pytest.raises(kind) as caught:
         ex.submit(recurse, depth).result()
-    assert "frames in the middle of the traceback left out" in caught.value.__notes__[-1]
+    assert "frames in the middle of the traceback left out" in caught.value.__notes__[0]
 
 
 def test_a_call_that_forks_is_still_one_call(make_executor):
@@ -304,7 +311,7 @@ def test_what_is_not_dispatched_can_be_cancelled(ex):
 def test_output_reaches_the_client(ex, capfd):
     ex.submit(print, "from the pod").result()
     ex.shutdown()
-    assert capfd.readouterr().out == "from the pod\n"
+    assert re.fullmatch(r"print#\d+ \| from the pod\n", capfd.readouterr().out)
 
 
 def print_from_threads():
@@ -324,7 +331,8 @@ def test_threads_of_a_call_may_print(ex, capfd):
     ex.shutdown()
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 800
-    assert set(lines) == {f"line {n}" for n in range(4)}
+    texts = {line.partition(" | ")[2] for line in lines}
+    assert texts == {f"line {n}" for n in range(4)}
 
 
 def write_bytes():
@@ -346,4 +354,4 @@ def test_what_a_call_does_to_stdout_harms_nobody(make_executor, harm, capfd):
     assert executor.submit(harm).result() is None
     assert executor.submit(pow, 2, 2).result() == 4
     executor.kill_workers()
-    assert capfd.readouterr().out == "naïve\n"
+    assert re.fullmatch(r"write_bytes#\d+ \| naïve\n", capfd.readouterr().out)

@@ -135,7 +135,9 @@ def test_a_closed_map_lets_the_rest_go(ex):
 def test_a_map_that_nobody_reads_is_finished_at_shutdown(cluster, capfd):
     with cluster.executor() as executor:
         executor.map(print, range(20))
-    assert set(capfd.readouterr().out.split()) == set(map(str, range(20)))
+    assert set(capfd.readouterr().out.splitlines()) == {
+        f"print[{number}] | {number}" for number in range(20)
+    }
 
 
 class Thing:

@@ -198,7 +198,10 @@ def test_work_that_is_pending_at_exit_is_finished(rabbitmq):
         rabbitmq.pool,
     )
     assert done.stderr == ""
-    assert sorted(done.stdout.split("\n")) == ["", *(f"done {n}" for n in range(8))]
+    assert sorted(done.stdout.split("\n")) == [
+        "",
+        *(f"work#{n + 1} | done {n}" for n in range(8)),
+    ]
 
 
 WAITING_CLIENT = """

@@ -126,6 +126,7 @@ GOOD = {
     "startup_timeout": [0.1, 600.0],
     "secret": ["s3cret"],
     "flush_window": [0.0, 0.01],
+    "output": ["marked", "plain", "off"],
 }
 WRONG_VALUES = {
     "amqp_url": ["", "h:5672", "http://h", "amqp://", "amqp://h:0", "amqp://h:x", "amqp://h:70000"],
@@ -151,9 +152,11 @@ WRONG_VALUES = {
     "startup_timeout": [0, -1, math.nan],
     "secret": [""],
     "flush_window": [-0.001, math.nan, -math.inf],
+    "output": ["", "Marked", "none"],
 }
 WRONG_TYPES = {
     **{name: [1, b"x", ["x"]] for name in ["amqp_url", "pod_amqp_url", "pods", "pool", "image"]},
+    "output": [1, False, ["off"]],
     **{name: [True, 1, b"x"] for name in ["image_pull_policy", "registry_server", "registry_user"]},
     **{
         name: [1, b"x", object()]

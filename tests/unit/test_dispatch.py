@@ -1,5 +1,6 @@
 """What the dispatcher promises, by example."""
 
+import msgpack
 import pytest
 
 from k8sfutures.messages import (
@@ -37,7 +38,7 @@ class Play:
             self.dispatcher.ready(cpu_id)
 
     def attach(self, name="c", initializer=None, max_tasks=None, now=0.0):
-        message = Attach(("3", 1, "3"), 0, 15.0, initializer, max_tasks)
+        message = Attach(("3", 1, "3"), 0, 15.0, initializer, max_tasks, b"reporting")
         self.dispatcher.attach(name, message, now)
         return self
 
@@ -214,7 +215,7 @@ class TestOutcomes:
         play.dispatcher.frames(0, [(play.pipes[0][0], 0, kinds.PRINTED, 2, b"caf\xc3\xa9 \xff")])
         assert play.dispatcher.has_outcomes()
         play.flush()
-        assert play.messages(Printed) == [Printed([(1, 2, "café \ufffd")])]
+        assert play.messages(Printed) == [Printed([(1, 0, 0, 2, b"caf\xc3\xa9 \xff")])]
 
 
 class TestFaults:
@@ -223,10 +224,11 @@ class TestFaults:
         play.learn(micros=10)
         play.group([(1, 0), (2, 0), (3, 4)])
         play.start()
-        play.dispatcher.died(0, [], play.pipes[0], b"story")
+        play.dispatcher.died(0, [], play.pipes[0], {"pid": 5})
         play.pipes[0] = []
         play.go()
-        assert play.flush()[1:] == [(1, 0, CRASHED, 0, b"story")]
+        story = msgpack.packb({"pid": 5, "output": ""})
+        assert play.flush()[1:] == [(1, 0, CRASHED, 0, story)]
         play.dispatcher.ready(0)
         assert play.go() == {0: 5}
 
@@ -234,7 +236,7 @@ class TestFaults:
         play = Play().attach()
         play.group([(1, 0), (2, 0)])
         token = play.start()
-        play.dispatcher.died(0, [(token, 0, RESULT, 10, b"r")], [], b"story")
+        play.dispatcher.died(0, [(token, 0, RESULT, 10, b"r")], [], {})
         assert play.go() == {}, "nothing is given to a dead process"
         assert play.flush() == [(1, 0, RESULT, 10, b"r")]
 
@@ -274,7 +276,7 @@ class TestFaults:
         play.start()
         play.dispatcher.tick(100.0)
         play.attach(now=100.0)
-        play.dispatcher.died(0, [], [], b"story")
+        play.dispatcher.died(0, [], [], {})
         play.go()
         assert play.flush() == []
 
@@ -290,7 +292,10 @@ class TestFaults:
     def test_a_failed_initializer_is_told_once(self):
         play = Play(2).attach(initializer=b"init")
         play.group([(1, 0), (2, 0), (3, 0)])
-        assert play.fed[0].frames[0] == (kinds.INITIALIZE, "c", b"init")
+        assert play.fed[0].frames[:2] == [
+            (kinds.REPORTING, "c", b"reporting"),
+            (kinds.INITIALIZE, "c", b"init"),
+        ]
         play.run(0, status=kinds.INITIALIZER_RAISED)
         play.run(1, status=kinds.INITIALIZER_RAISED)
         assert play.messages(InitializerRaised) == [InitializerRaised(0, b"r")]

@@ -440,7 +440,7 @@ class Machine(RuleBasedStateMachine):
         self.processes[cpu_id] = None
         self.killed.discard(cpu_id)
         crashes = self.crashes()
-        self.dispatcher.died(cpu_id, process.said, list(process.pipe), b"story")
+        self.dispatcher.died(cpu_id, process.said, list(process.pipe), {})
         ran = process.current is not None and self.owner(process.current[2])[0] is not None
         assert self.crashes() - crashes == ran, "what ran has crashed, and nothing else"
         self.carry_out()

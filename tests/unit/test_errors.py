@@ -25,10 +25,13 @@ def test_every_error_survives_with_its_text_and_what_was_added(cls, again):
 
 def test_the_fields_of_a_crash():
     fields = {"pod": "p", "cpu_id": 3, "pid": 77, "signal": 9, "exitcode": None}
-    fields |= {"out_of_memory": True, "memory_limit": 1 << 28}
+    fields |= {"out_of_memory": True, "memory_limit": 1 << 28, "output": "last words"}
     error = pickle.loads(pickle.dumps(errors.WorkerCrashed("it died", **fields)))
     assert vars(error) == fields
-    assert vars(errors.WorkerCrashed()) == dict.fromkeys(fields) | {"out_of_memory": False}
+    assert vars(errors.WorkerCrashed()) == dict.fromkeys(fields) | {
+        "out_of_memory": False,
+        "output": "",
+    }
 
 
 def test_the_fields_of_a_lost_pod():

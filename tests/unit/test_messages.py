@@ -45,7 +45,9 @@ calls = st.lists(st.tuples(ints, ints, ints, bodies | st.none()), max_size=3)
 versions = st.tuples(texts, ints, texts)
 MESSAGES = {
     Attach: st.builds(
-        Attach, versions, ints, st.floats(0, 1e9) | ints, bodies | st.none(), ints | st.none()
+        Attach,
+        *(versions, ints, st.floats(0, 1e9) | ints),
+        *(bodies | st.none(), ints | st.none(), bodies | st.none()),
     ),
     Group: st.builds(
         Group,
@@ -55,7 +57,7 @@ MESSAGES = {
         st.dictionaries(texts, st.tuples(ints, calls), max_size=3),
         st.dictionaries(ints, st.lists(ints, max_size=3), max_size=3),
     ),
-    Renew: st.builds(Renew, ints, ints, st.lists(ints)),
+    Renew: st.builds(Renew, ints, ints, st.lists(ints), bodies | st.none()),
     Recall: st.builds(Recall, st.lists(ints)),
     Detach: st.builds(Detach, ints),
     Chunk: st.builds(Chunk, ints, st.integers(-1, 100), ints, ints, bodies),
@@ -82,7 +84,9 @@ MESSAGES = {
     Goodbye: st.builds(Goodbye, texts),
     Yield: st.builds(Yield, texts),
     Credit: st.builds(Credit, ints),
-    Printed: st.builds(Printed, st.lists(st.tuples(ints, ints, texts), max_size=3)),
+    Printed: st.builds(
+        Printed, st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3)
+    ),
 }
 any_message = st.one_of(*MESSAGES.values())
 values = st.recursive(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -33,6 +34,9 @@ def main() -> None:
         sys.exit(f"k8sfutures.worker: {error}")
     config = given.agent
     zygote = ZygoteHandle()  # first, so that it comes up while we import and connect
+    # Each CPU process has five descriptors here; calls keep the limit that they expect.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     from .. import amqp
 
     loop = amqp.new_loop()

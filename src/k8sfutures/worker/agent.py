@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgpack
-
 from ..codec import Codec
 from ..errors import ExecutorBroken, MessageError
 from ..link import (
@@ -40,11 +38,12 @@ from ..messages import (
     Yield,
 )
 from .configuration import AgentConfig
+from .crew import Crew
 from .dispatch import SIGKILL, Dispatcher
 from .instructions import Drop, Feed, Kill, Retire, Send, Steal
-from .memory import MemoryVerdict
+from .pipes import PodLog
 from .post import Post
-from .processes import STARTED, Channels, ZygoteHandle, ending
+from .processes import ZygoteHandle
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -66,12 +65,6 @@ TICK: Final = 1.0
 YIELD_AFTER: Final = 1.5
 """Seconds without a client after which a pod ends when another pool wants its CPUs."""
 
-KILL_AFTER: Final = 3.0
-"""Seconds for a CPU process to end by itself, or by a signal that it may ignore."""
-
-_READABLE: Final = 1
-_WRITABLE: Final = 4
-
 
 class Agent:
     """See the module's text.
@@ -92,16 +85,18 @@ class Agent:
     ) -> None:
         self._config = config
         self._loop = loop
-        self._zygote = zygote
         self._versions = Versions.ours()
         self._codec = Codec(config.key, config.name)
         self._endpoint = connect(self._link_event)
         self._dispatcher = Dispatcher(config.cpu_ids)
-        self._channels: dict[int, Channels] = {}  # by CPU id
-        self._retired: dict[int, Channels] = {}  # by pid
         self._post = Post(self._codec, self._endpoint)
         self._store = Store()
-        self._memory = MemoryVerdict()
+        self._crew = Crew(
+            *(config, zygote, loop, self._dispatcher, self._store),
+            carry_out=self._carry_out,
+            fail=self._fail,
+        )
+        self._log = PodLog()
         self._last_heard: dict[str, float] = {}
         self._carrying_out = False
         self._flush_due = False
@@ -114,19 +109,13 @@ class Agent:
 
     def run(self) -> None:
         """Serve until unused for long enough, told to stop, or unable to go on."""
-        self._loop.add_handler(self._zygote.control.fileno(), self._zygote_readable, _READABLE)
-        for cpu_id in self._config.cpu_ids:
-            self._spawn(cpu_id)
+        self._crew.start()
         self._endpoint.open()
         self._loop.call_later(TICK, self._tick)
         try:
             self._loop.start()
         finally:
-            for channels in self._channels.values():
-                self._stop_reading(channels)
-                channels.close()
-            self._loop.remove_handler(self._zygote.control.fileno())
-            self._zygote.close()
+            self._crew.close()
         if self.failure is not None:
             raise self.failure
 
@@ -268,20 +257,21 @@ class Agent:
                 for instruction in instructions:
                     match instruction:
                         case Feed():
-                            self._feed(instruction)
+                            self._crew.feed(instruction)
                         case Send():
                             self._post.send(instruction.client, instruction.message)
                         case Steal():
-                            tokens = self._channels[instruction.cpu_id].steal(instruction.count)
+                            tokens = self._crew.steal(instruction.cpu_id, instruction.count)
                             dispatcher.stolen(instruction.cpu_id, tokens)
                         case Kill():
-                            self._kill(instruction)
+                            self._crew.kill(instruction)
                         case Retire():
-                            self._retire(instruction.cpu_id)
+                            self._crew.retire(instruction.cpu_id)
                         case Drop():
                             self._store.release(instruction.client, instruction.blobs)
         finally:
             self._carrying_out = False
+        self._log.write(dispatcher.said.take_log())
         if not self._flush_due and dispatcher.has_outcomes():
             self._flush_due = True
             wait = self._last_flush + FLUSH_PAUSE - time.monotonic()
@@ -296,117 +286,11 @@ class Agent:
         self._dispatcher.flush()
         self._carry_out()
 
-    def _feed(self, feed: Feed) -> None:
-        channels = self._channels[feed.cpu_id]
-        frames: list[tuple[Any, ...]] = feed.frames
-        files: list[int] = []
-        if feed.blobs:
-            frame, files = self._store.frame(feed.client, feed.blobs)
-            frames = [frame, *frames]
-        if not channels.feed(frames, feed.tokens, files) and channels.registered:
-            self._loop.update_handler(channels.data.fileno(), _READABLE | _WRITABLE)
-
-    # --- CPU processes
-
-    def _spawn(self, cpu_id: int) -> None:
-        channels = Channels(cpu_id)
-        self._channels[cpu_id] = channels
-        self._zygote.spawn(channels)
-
-    def _kill(self, kill: Kill) -> None:
-        channels = self._channels[kill.cpu_id]
-        channels.kill(kill.signal)
-        if kill.signal != SIGKILL:
-            self._kill_later(channels)
-
-    def _kill_later(self, channels: Channels) -> None:
-        def insist() -> None:
-            if self._channels.get(channels.cpu_id) is channels:
-                channels.kill(SIGKILL)
-
-        self._loop.call_later(KILL_AFTER, insist)
-
-    def _retire(self, cpu_id: int) -> None:
-        """Let an idle process end, and have another in its place."""
-        channels = self._channels.pop(cpu_id)
-        self._stop_reading(channels)
-        channels.close()
-        if channels.pid is not None:
-            self._retired[channels.pid] = channels
-        self._spawn(cpu_id)
-
-    def _zygote_readable(self, _fd: int, _events: int) -> None:
-        report = self._zygote.read()
-        if report is None:
-            for channels in self._channels.values():
-                channels.kill(SIGKILL)
-            self._fail(RuntimeError("the zygote of the CPU processes has died"))
-            return
-        kind, first, second = report
-        if kind == STARTED:
-            self._started(cpu_id=first, pid=second)
-        elif self._retired.pop(first, None) is None:
-            self._ended(pid=first, status=second)
-        self._carry_out()
-
-    def _started(self, cpu_id: int, pid: int) -> None:
-        channels = self._channels[cpu_id]
-        channels.pid = pid
-
-        def ready(_fd: int, events: int) -> None:
-            if events & _WRITABLE and channels.resume():
-                self._loop.update_handler(channels.data.fileno(), _READABLE)
-            if events & ~_WRITABLE:
-                self._process_readable(channels)
-
-        self._loop.add_handler(channels.data.fileno(), ready, _READABLE)
-        channels.registered = True
-        self._dispatcher.ready(cpu_id)
-
-    def _process_readable(self, channels: Channels) -> None:
-        try:
-            frames, closed = channels.read()
-        except (ValueError, msgpack.UnpackException):
-            # User code has written into our channel: this process is lost, and no other.
-            logger.exception("CPU process %s does not speak our language", channels.pid)
-            self._stop_reading(channels)
-            channels.kill(SIGKILL)
-            return
-        if frames:
-            self._dispatcher.frames(channels.cpu_id, frames)
-        if closed:
-            # It has died, and the zygote's report follows; or user code has closed the channel,
-            # and then the process is of no use any more.
-            self._stop_reading(channels)
-            self._kill_later(channels)
-        self._carry_out()
-
-    def _stop_reading(self, channels: Channels) -> None:
-        if channels.registered:
-            channels.registered = False
-            self._loop.remove_handler(channels.data.fileno())
-
-    def _ended(self, pid: int, status: int) -> None:
-        channels = next((some for some in self._channels.values() if some.pid == pid), None)
-        if channels is None:
-            return
-        cpu_id = channels.cpu_id
-        frames = channels.read_rest()
-        unclaimed = channels.unclaimed()
-        story = {"pod": self._config.name, "cpu_id": cpu_id, "pid": pid, **ending(status)}
-        if self._memory.killed() and story["signal"] == SIGKILL:
-            story |= {"out_of_memory": True, "memory_limit": self._memory.limit}
-        logger.warning("CPU process ended: %s", story)
-        self._stop_reading(channels)
-        channels.close()
-        del self._channels[cpu_id]
-        self._dispatcher.died(cpu_id, frames, unclaimed, msgpack.packb(story))
-        self._spawn(cpu_id)
-
     # --- the end
 
     def _tick(self) -> None:
         now = time.monotonic()
+        self._log.renew()
         if self._down_since is None:
             self._dispatcher.tick(now)
             self._carry_out()

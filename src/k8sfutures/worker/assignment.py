@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 from .frames import FUNCTIONS, INITIALIZE, JOBS
 from .instructions import Feed, Instruction, Steal
@@ -83,7 +83,7 @@ class Assignment:
         known = slot.functions.setdefault(client.name, set())
         needed = {row[1] for row in rows} - known
         known |= needed
-        frames: list[tuple[Any, ...]] = []
+        frames = slot.reporting_for(client)
         if client.initializer is not None and client.name not in slot.initialized:
             slot.initialized.add(client.name)
             frames.append((INITIALIZE, client.name, client.initializer))

@@ -47,7 +47,11 @@ class AgentConfig:
     connect_within: float | None = None
 
     def hello(self, versions: Versions) -> Hello:
-        """What the pod says of itself; what it holds is not in there."""
+        """What this pod says of itself.
+
+        Args:
+            versions: of its software.
+        """
         return Hello(
             name=self.name,
             node=self.node,

@@ -16,42 +16,34 @@ body)``, where the status is one of an outcome, `PRINTED` or `INITIALIZER_RAISED
 
 from __future__ import annotations
 
-import codecs
-import io
 import os
 import socket
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgpack
 
-from ..bodies import PARTS, loads, unpacked, with_parts
-from ..exceptions import dumps_exception
-from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
-from ..serialization import split
-from . import shared_memory
+from ..exceptions import Place, dumps_exception, split_result
+from ..messages import EXCEPTION, NOT_LOADABLE, RESULT
+from .bulk import outcome_body
+from .client_state import ClientState
+from .forwarding import Forwarder
 from .frames import (
-    BLOBS,
-    DROP,
     FORGET,
-    FUNCTIONS,
-    INITIALIZE,
     INITIALIZER_RAISED,
     JOBS,
     LEAVE,
     PRINTED,
-    RELEASE,
+    REPORTING,
     TOKEN_SIZE,
 )
+from .output import Outlet
 
 _RECEIVE: Final = 1 << 20
 _MOST_FILES: Final = 64
-_LONGEST_LINE: Final = 1 << 16
 
 
 class _Job:
@@ -70,143 +62,26 @@ class _Job:
         self.bodies: list[bytes | None] | bytes = body
 
 
-class _Client:
-    """What this process keeps for one client."""
-
-    __slots__ = ("blobs", "functions", "initializer", "pickles")
-
-    def __init__(self) -> None:
-        self.blobs: dict[int, _Blob] = {}
-        self.pickles: dict[int, bytes] = {}
-        self.functions: dict[int, Callable[..., object]] = {}
-        self.initializer: bytes | None = None
-
-    def function(self, function_id: int) -> Callable[..., object]:
-        function = self.functions.get(function_id)
-        if function is None:
-            function = self.loads(self.pickles[function_id])
-            self.functions[function_id] = function
-        return function
-
-    def loads(self, body: bytes) -> Any:
-        """Load a body of the client's."""
-        return loads(body, self.part)
-
-    def part(self, number: int) -> memoryview:
-        """A blob's bytes, as a copy of the caller's own."""
-        return self.blobs[number].own_copy()
-
-    def items(self, body: bytes) -> list[bytes | None]:
-        """The bodies of a range's items."""
-        if body[:1] == bytes((PARTS,)):
-            (number,), *_ = unpacked(body)
-            body = bytes(self.part(number))
-        found: list[bytes | None] = msgpack.unpackb(body)
-        return found
-
-
-class _Blob:
-    """A blob that the agent has passed on: bytes, or a file in memory."""
-
-    __slots__ = ("_data", "_descriptor", "_size", "kind")
-
-    def __init__(self, kind: int, size: int, data: bytes | None, files: deque[int]) -> None:
-        self.kind = kind
-        self._size = size
-        self._data = data
-        self._descriptor = files.popleft() if data is None else -1
-
-    def own_copy(self) -> memoryview:
-        if self._data is not None:
-            return memoryview(bytearray(self._data))
-        return shared_memory.own_copy(self._descriptor, self._size)
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-
-
-class _Bytes(io.RawIOBase):
-    """``sys.stdout.buffer``: bytes that are text."""
-
-    def __init__(self, text: _Output) -> None:
-        self._text = text
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        self._text.write(self._decoder.decode(bytes(data)))
-        return len(data)
-
-    def flush(self) -> None:
-        self._text.flush()
-
-    def close(self) -> None:
-        """Stay open, as the text does."""
-
-
-class _Output(io.TextIOBase):
-    """``sys.stdout`` or ``sys.stderr`` of a call: what it writes goes to the agent by lines."""
-
-    def __init__(self, process: CpuProcess, stream: int) -> None:
-        self._process = process
-        self._stream = stream
-        self._line = ""
-        self.buffer = _Bytes(self)
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        return "backslashreplace"
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._stream
-
-    def write(self, text: str, /) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._line += text
-        if "\n" in text or len(self._line) > _LONGEST_LINE:
-            lines, newline, self._line = self._line.rpartition("\n")
-            if not newline:
-                lines, self._line = self._line, ""
-            self._process.printed(self._stream, lines + newline)
-        return len(text)
-
-    def flush(self) -> None:
-        if self._line:
-            line, self._line = self._line, ""
-            self._process.printed(self._stream, line)
-
-    def close(self) -> None:
-        """Stay open: later calls, of other clients even, write here too."""
-        self.flush()
-
-
 class CpuProcess:
     """The main loop; see the module's text.
 
     Args:
         data: the stream socket to the agent.
         tokens: file descriptor of the token pipe.
+        place: where this is, for exceptions.
     """
 
-    def __init__(self, data: socket.socket, tokens: int) -> None:
+    def __init__(self, data: socket.socket, tokens: int, place: Place) -> None:
         self._data = data
         self._tokens = tokens
+        self._place = place
         self._unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=0)
         self._packer = msgpack.Packer()
         self._sending = threading.Lock()  # threads of the user's may print
-        self._outputs = (_Output(self, 1), _Output(self, 2))
-        self._clients: dict[str, _Client] = {}
+        self._outlet = Outlet(self._say)
+        self._forwarder = Forwarder(self._outlet)
+        self._current: ClientState | None = None  # whose levels and filters are set
+        self._clients: dict[str, ClientState] = {}
         self._jobs: dict[int, _Job] = {}
         self._files: deque[int] = deque()
         self._token = 0
@@ -215,7 +90,7 @@ class CpuProcess:
 
     def run(self) -> None:
         """Run items until the agent closes the token pipe."""
-        sys.stdout, sys.stderr = self._outputs
+        self._outlet.install()
         read, tokens = os.read, self._tokens
         while True:
             token = read(tokens, TOKEN_SIZE)
@@ -230,12 +105,9 @@ class CpuProcess:
             self._run_item(number, job)
             del job
 
-    def printed(self, stream: int, text: str) -> None:
-        """Send what a call wrote; from a process that the call forked, write it plainly."""
-        if os.getpid() == self._pid:
-            self._send((self._token, self._item, PRINTED, stream, text.encode("utf-8", "replace")))
-        else:
-            os.write(stream, text.encode("utf-8", "replace"))
+    def _say(self, kind: int, body: bytes) -> None:
+        """Send what the item that runs has to say."""
+        self._send((self._token, self._item, PRINTED, kind, body))
 
     # --- frames
 
@@ -257,31 +129,24 @@ class CpuProcess:
     def _take(self, frame: tuple[Any, ...]) -> None:
         kind, name, *rest = frame
         if kind == LEAVE:
-            self._clients.pop(name, None)
+            if self._clients.pop(name, None) is self._current:
+                self._current = None
         elif kind == FORGET:
             for token in rest[0]:
                 self._jobs.pop(token, None)
         else:
             client = self._clients.get(name)
             if client is None:
-                client = self._clients[name] = _Client()
+                client = self._clients[name] = ClientState()
             if kind == JOBS:
                 for token, function, items, start, stop, body in rest[0]:
                     self._jobs[token] = _Job(name, function, items, start, stop, body)
-            elif kind == FUNCTIONS:
-                client.pickles.update(rest[0])
-            elif kind == RELEASE:
-                for function in rest[0]:
-                    client.pickles.pop(function, None)
-                    client.functions.pop(function, None)
-            elif kind == INITIALIZE:
-                client.initializer = rest[0]
-            elif kind == BLOBS:
-                for number, blob_kind, size, data in rest[0]:
-                    client.blobs[number] = _Blob(blob_kind, size, data, self._files)
-            elif kind == DROP:
-                for number in rest[0]:
-                    client.blobs.pop(number, None)
+            elif kind == REPORTING:
+                client.reporting = rest[0]
+                if client is self._current:
+                    self._leave()
+            else:
+                client.take(kind, rest[0], self._files)
 
     def _send(self, frame: tuple[int, int, int, int, bytes], file: int | None = None) -> None:
         with self._sending:
@@ -295,6 +160,12 @@ class CpuProcess:
 
     # --- calls
 
+    def _leave(self) -> None:
+        """Another client's item is next, or it is to be told anew what the client wants."""
+        if self._current is not None:
+            self._current.setup = self._forwarder.leave()
+            self._current = None
+
     def _run_item(self, token: int, job: _Job) -> None:
         item = job.next
         job.next += 1
@@ -307,6 +178,10 @@ class CpuProcess:
             # It has left, and nobody waits for this but the agent, which counts.
             self._send((token, item, NOT_LOADABLE, 0, b""))
             return
+        if client is not self._current:
+            self._leave()
+            self._current = client
+            self._forwarder.enter(client.reporting, client.setup)
         if client.initializer is not None and not self._initialize(client):
             return
         if job.is_range and isinstance(job.bodies, bytes):
@@ -318,17 +193,16 @@ class CpuProcess:
                 self._send((token, item, NOT_LOADABLE, 0, b""))
                 return
             body[item] = None
-            status, micros, made, file = _call(client, job.function, single, is_item=True)
+            status, micros, made, file = self._call(client, job.function, single, is_item=True)
         else:
-            status, micros, made, file = _call(client, job.function, body, is_item=False)
+            status, micros, made, file = self._call(client, job.function, body, is_item=False)
         if os.getpid() != self._pid:
             # The call has forked, and this is the child: it is no second CPU process.
             os._exit(0 if status == RESULT else 1)
-        for output in self._outputs:  # whatever the call has made of sys.stdout
-            output.flush()
+        self._outlet.finish()
         self._send((token, item, status, micros, made), file)
 
-    def _initialize(self, client: _Client) -> bool:
+    def _initialize(self, client: ClientState) -> bool:
         pickled, client.initializer = client.initializer, None
         try:
             function, args = client.loads(pickled or b"")
@@ -340,50 +214,28 @@ class CpuProcess:
             return False
         return True
 
+    def _call(
+        self, client: ClientState, function_id: int, body: bytes, *, is_item: bool
+    ) -> tuple[int, int, bytes, int | None]:
+        """Run one item: (status, microseconds, body of the outcome, file with its parts)."""
+        clock = time.perf_counter_ns
+        start = clock()
+        try:
+            function = client.function(function_id)
+            if is_item:
+                args, kwargs = client.loads(body), {}
+            else:
+                args, kwargs = client.loads(body)
+        except BaseException as error:  # even SystemExit is the call's failure, not this process's
+            return NOT_LOADABLE, 0, *self._failed(error)
+        try:
+            segments, buffers = split_result(function(*args, **kwargs), function, args)
+            return RESULT, (clock() - start) // 1000, *outcome_body(segments, buffers)
+        except BaseException as error:
+            return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
 
-def _call(
-    client: _Client, function_id: int, body: bytes, *, is_item: bool
-) -> tuple[int, int, bytes, int | None]:
-    """Run one item: (status, microseconds, body of the outcome, file with its parts)."""
-    clock = time.perf_counter_ns
-    start = clock()
-    try:
-        function = client.function(function_id)
-        if is_item:
-            args, kwargs = client.loads(body), {}
-        else:
-            args, kwargs = client.loads(body)
-    except BaseException as error:  # even SystemExit is the call's failure, not this process's
-        return NOT_LOADABLE, 0, *_failed(error)
-    try:
-        segments, buffers = split(function(*args, **kwargs), INLINE_LIMIT)
-        micros = (clock() - start) // 1000
-        if not buffers and len(segments) == 1 and len(segments[0]) <= INLINE_LIMIT:
-            return RESULT, micros, segments[0], None
-        return RESULT, micros, *_in_shared_memory(segments, [buffer.raw() for buffer in buffers])
-    except BaseException as error:
-        return EXCEPTION, (clock() - start) // 1000, *_failed(error)
-
-
-def _failed(error: BaseException) -> tuple[bytes, int | None]:
-    data = dumps_exception(_trimmed(error))
-    return (data, None) if len(data) <= INLINE_LIMIT else _in_shared_memory([data], [])
-
-
-def _in_shared_memory(segments: list[bytes], buffers: list[memoryview]) -> tuple[bytes, int | None]:
-    """The body of an outcome that is bulky, and the file that holds its parts."""
-    parts: list[bytes | memoryview] = []
-
-    def number_of(part: bytes | memoryview) -> int:
-        parts.append(part)
-        return len(parts) - 1
-
-    numbers = [
-        segment if len(segment) <= INLINE_LIMIT else number_of(segment) for segment in segments
-    ]
-    outside = [number_of(buffer) for buffer in buffers]
-    body = with_parts(numbers, outside, [len(part) for part in parts])
-    return body, shared_memory.holding(parts)
+    def _failed(self, error: BaseException) -> tuple[bytes, int | None]:
+        return outcome_body([dumps_exception(_trimmed(error), self._place)], [])
 
 
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"

@@ -12,7 +12,10 @@ Exactly once
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgpack
 
 from ..messages import (
     CRASHED,
@@ -36,7 +39,9 @@ from .frames import (
     RELEASE,
 )
 from .instructions import Drop, Feed, Instruction, Kill, Retire, Send, Steal
+from .invariants import check
 from .ledger import RUN, Client, Part, Slot
+from .said import Sayings
 
 SIGKILL: Final = 9
 
@@ -51,6 +56,7 @@ class Dispatcher(Assignment):
     def __init__(self, cpu_ids: list[int]) -> None:
         super().__init__(cpu_ids)
         self._draining = False
+        self.said = Sayings(self._slots)
 
     # --- what the agent asks
 
@@ -75,7 +81,7 @@ class Dispatcher(Assignment):
 
     def has_outcomes(self) -> bool:
         """Whether `flush` would send anything."""
-        return any(client.outcomes or client.printed for client in self._clients.values())
+        return any(client.outcomes or client.said.lines for client in self._clients.values())
 
     # --- clients
 
@@ -87,8 +93,7 @@ class Dispatcher(Assignment):
             self._turns.append(name)
         client.begin_anew()
         client.lease = message.lease
-        client.deadline = now + message.lease
-        client.group = max(client.group, message.group)
+        client.renew(message, now)
 
     def hello(self, name: str, template: Hello) -> None:
         """Tell a client what is held of it, then everything that it has not confirmed.
@@ -173,8 +178,7 @@ class Dispatcher(Assignment):
         client = self._clients.get(name)
         if client is None:
             return
-        client.deadline = now + client.lease
-        client.group = max(client.group, message.group)
+        client.renew(message, now)
         client.confirm(message.results)
         self._drop_blobs(client, message.released)
 
@@ -213,6 +217,7 @@ class Dispatcher(Assignment):
                 self._out.append(Feed(slot.cpu_id, [(LEAVE, name)], []))
             slot.functions.pop(name, None)
             slot.blobs.pop(name, None)
+            slot.reporting.pop(name, None)
             slot.initialized.discard(name)
             slot.ran.pop(name, None)
             self._retire_if_due(slot)
@@ -270,13 +275,13 @@ class Dispatcher(Assignment):
     def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
         jobs = slot.jobs
         for token, item, status, number, body in frames:
+            if status == PRINTED:
+                self.said.heard(slot, token, item, number, body)
+                continue
             job = jobs.get(token)
             if job is None:
                 continue
             client = job.client
-            if status == PRINTED:
-                client.printed.append((job.part.call[0], number, body.decode("utf-8", "replace")))
-                continue
             slot.items -= 1
             slot.work -= job.charge
             job.next = item + 1
@@ -336,7 +341,8 @@ class Dispatcher(Assignment):
         cpu_id: int,
         frames: list[tuple[int, int, int, int, bytes]],
         unclaimed: list[int],
-        story: bytes,
+        story: dict[str, Any],
+        words: Iterable[tuple[int, bytes]] = (),
     ) -> None:
         """A CPU process is gone.
 
@@ -344,16 +350,21 @@ class Dispatcher(Assignment):
             cpu_id: which.
             frames: the last that it said.
             unclaimed: the tokens that were left in its pipe: those items had not started.
-            story: msgpack map for the outcome of the item that ran.
+            story: fields of `WorkerCrashed` for the item that ran, without its last words.
+            words: what was left in its output pipes, by stream.
         """
         slot = self._slots[cpu_id]
         slot.ready = False
         self._take_frames(slot, frames)
+        for stream, data in words:
+            self.said.printed(cpu_id, stream, data)
         self._take_back(slot, unclaimed)
-        for job in slot.jobs.values():
+        for token, job in slot.jobs.items():
             if not job.client.gone:
+                story["output"] = slot.words.last_lines((token, job.next))
+                body = msgpack.packb(story)
                 for item in range(job.next, job.part.stop):
-                    job.client.finish(job.part.call, item, CRASHED, 0, story)
+                    job.client.finish(job.part.call, item, CRASHED, 0, body)
         slot.jobs.clear()
         self._free_if_empty(slot)
         self._slots[cpu_id] = Slot(cpu_id)
@@ -370,7 +381,7 @@ class Dispatcher(Assignment):
     def flush(self) -> None:
         """Hand out one message of results for each client that has any."""
         for client in self._clients.values():
-            if client.outcomes or client.printed:
+            if client.outcomes or client.said.lines:
                 self._send(client.name, *client.results())
 
     def _feed(self) -> None:
@@ -383,18 +394,4 @@ class Dispatcher(Assignment):
 
     def validate(self) -> None:
         """Check what must always hold; an AssertionError says what does not."""
-        for slot in self._slots.values():
-            items = sum(job.part.stop - job.next for job in slot.jobs.values())
-            assert items == slot.items, f"CPU {slot.cpu_id} has {items} items, not {slot.items}"
-            assert slot.ready or not slot.jobs, f"CPU {slot.cpu_id} has work and no process"
-        for client in self._clients.values():
-            slots = [slot for slot in self._slots.values() if slot.client is client]
-            assert {slot.cpu_id for slot in slots} == client.slots, f"{client.name}'s processes"
-            held: Counter[int] = Counter()
-            for part in client.queue:
-                held[part.call[0]] += part.items
-            for job in (job for slot in slots for job in slot.jobs.values()):
-                held[job.part.call[0]] += job.part.stop - job.next
-            for call in client.needs.parked.values():
-                held[call[0]] += call[2] or 1
-            assert client.failed or held == client.held, f"{client.name}: {held} != {client.held}"
+        check(self._slots, self._clients)

@@ -19,6 +19,8 @@ LEAVE: Final = 4
 """(client,): forget everything of this client"""
 FORGET: Final = 5
 """(client, [token]): the agent has taken all their items back"""
+REPORTING: Final = 6
+"""(client, what it wants to hear of what its calls log, or None)"""
 
 BLOBS: Final = 6
 """(client, [(blob id, kind, size, data)]): where the data is nil, the next open file that came
@@ -28,6 +30,6 @@ DROP: Final = 7
 
 # Statuses beside those of an outcome.
 PRINTED: Final = 10
-"""Text that the item wrote; ``microseconds`` is the stream, 1 or 2."""
+"""Something that the item said; its kind stands for the microseconds."""
 INITIALIZER_RAISED: Final = 11
 """The client's initializer raised; the body is the pickled exception."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ..messages import (
     EXCEPTION,
@@ -16,10 +16,12 @@ from ..messages import (
     Hello,
     Message,
     Outcome,
-    Printed,
+    Renew,
     Results,
 )
+from .frames import REPORTING
 from .needs import Needs
+from .said import Said, Words
 
 RUN: Final = 0.005
 """Seconds of work in a run: 50 times what the way from the agent to a process takes."""
@@ -60,6 +62,7 @@ class Client:
         self.initializer = attach.initializer
         self.max_tasks = attach.max_tasks_per_child
         self.lease = attach.lease
+        self.reporting = attach.reporting
         self.deadline = 0.0
         self.limit = 0
         self.group = 0
@@ -72,7 +75,7 @@ class Client:
         self.needs = Needs()
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
-        self.printed: list[tuple[int, int, str]] = []
+        self.said = Said()
         self._number = 0
         self._unconfirmed: deque[Results] = deque()
 
@@ -84,6 +87,7 @@ class Client:
     def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:
         """An item has an outcome."""
         call_id = call[0]
+        self.said.ended(call_id, item)
         self.outcomes.append((call_id, item, status, micros, body))
         left = self.held.get(call_id, 1) - 1
         if left:
@@ -105,15 +109,22 @@ class Client:
 
     def results(self) -> Iterator[Message]:
         """What has gathered since the last time."""
-        if self.printed:
-            yield Printed(self.printed)
-            self.printed = []
+        if self.said.lines:
+            yield self.said.take()
         for outcomes in _portions(self.outcomes):
             self._number += 1
             results = Results(self._number, outcomes)
             self._unconfirmed.append(results)
             yield results
         self.outcomes = []
+
+    def renew(self, message: Attach | Renew, now: float) -> None:
+        """It is alive, has sent groups up to that number, and wants to hear this."""
+        self.deadline = now + self.lease
+        self.group = max(self.group, message.group)
+        if message.reporting != self.reporting:
+            self.reporting = message.reporting
+        self.said.renew()
 
     def confirm(self, number: int) -> None:
         """The client has the results up to this number."""
@@ -182,8 +193,17 @@ class Slot:
     functions: dict[str, set[int]] = field(default_factory=dict)
     blobs: dict[str, set[int]] = field(default_factory=dict)
     initialized: set[str] = field(default_factory=set)
+    reporting: dict[str, bytes | None] = field(default_factory=dict)  # what it was told
+    words: Words = field(default_factory=Words)
     ran: dict[str, int] = field(default_factory=dict)  # client -> items, where it has a limit
     retiring: bool = False
+
+    def reporting_for(self, client: Client) -> list[tuple[Any, ...]]:
+        """The frame that says what a client wants to hear, if the process has not been told."""
+        if self.reporting.get(client.name) is client.reporting:
+            return []
+        self.reporting[client.name] = client.reporting
+        return [(REPORTING, client.name, client.reporting)]
 
     def take_run(self, client: Client, token: int) -> tuple[list[Row], list[int]]:
         """Take a run of items out of a client's queue.

@@ -14,9 +14,11 @@ from typing import Any, Final
 import msgpack
 
 from ..bodies import PARTS
+from ..exceptions import Place
 from ..messages import CRASHED
 from . import zygote
 from .frames import TOKEN_SIZE
+from .pipes import OutputPipes
 from .shared_memory import Shared
 from .zygote import STARTED
 
@@ -34,8 +36,9 @@ Frame = tuple[int, int, int, int, bytes]
 class Channels:
     """What the agent has of one CPU process: data socket, token pipe, and its pid once known."""
 
-    def __init__(self, cpu_id: int) -> None:
-        self.cpu_id = cpu_id
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.cpu_id = place.cpu_id
         self.pid: int | None = None
         self.registered = False  # with the agent's loop
         self.data, self._theirs = socket.socketpair()
@@ -48,6 +51,7 @@ class Channels:
         self._tokens_read = os.open(
             f"/proc/self/fd/{self._tokens_theirs}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         )
+        self.output = OutputPipes()
         self._packer = msgpack.Packer()
         self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=0)
         self._unsent: deque[tuple[memoryview, list[int]]] = deque()
@@ -55,12 +59,13 @@ class Channels:
 
     def hand_over(self) -> list[int]:
         """The descriptors for the process; close them with `handed_over`."""
-        return [self._theirs.fileno(), self._tokens_theirs]
+        return [self._theirs.fileno(), self._tokens_theirs, *self.output.hand_over()]
 
     def handed_over(self) -> None:
         """The process has its ends; ours of them are closed, so that its end shows as EOF."""
         self._theirs.close()
         os.close(self._tokens_theirs)
+        self.output.handed_over()
 
     def feed(
         self, frames: list[tuple[Any, ...]], tokens: list[int], files: Sequence[int] = ()
@@ -198,6 +203,7 @@ class Channels:
         self.data.close()
         os.close(self._tokens_write)
         os.close(self._tokens_read)
+        self.output.close()
 
     def kill(self, number: int) -> None:
         """Send the process a signal."""
@@ -222,7 +228,7 @@ class ZygoteHandle:
 
     def spawn(self, channels: Channels) -> None:
         """Ask for a CPU process at the other end of `channels`."""
-        packet = msgpack.packb((channels.cpu_id,))
+        packet = msgpack.packb(channels.place)
         socket.send_fds(self.control, [packet], channels.hand_over())
         channels.handed_over()
 

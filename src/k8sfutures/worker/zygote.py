@@ -7,7 +7,8 @@ to. It is also their parent in the sense of ``wait``: it tells the agent how eac
 
 The control socket (SOCK_SEQPACKET, so that each message is one packet):
 
-* to the zygote: ``(cpu id)`` with two file descriptors, data socket and token pipe;
+* to the zygote: ``(pod, node, cpu id)`` with the file descriptors of the data socket, the token
+  pipe, and the pipes for stdout and stderr;
 * from it: ``(STARTED, cpu id, pid)`` and ``(ENDED, pid, wait status)``.
 
 When the agent goes away, so do the zygote and every CPU process.
@@ -16,6 +17,7 @@ When the agent goes away, so do the zygote and every CPU process.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import select
 import signal
@@ -26,6 +28,7 @@ from typing import Final
 import msgpack
 
 from ..bulk_memory import get_used_to_bulk
+from ..exceptions import Place
 from . import cpu_process
 
 STARTED: Final = 0
@@ -83,18 +86,17 @@ class Zygote:
                     os.kill(pid, signal.SIGKILL)
 
     def _serve(self) -> bool:
-        packet, descriptors, _, _ = socket.recv_fds(self._control, _PACKET, 2)
+        packet, descriptors, _, _ = socket.recv_fds(self._control, _PACKET, 4)
         if not packet:
             return False
-        (cpu_id,) = msgpack.unpackb(packet)
-        data, tokens = descriptors
+        place = Place(*msgpack.unpackb(packet))
         pid = os.fork()
         if pid == 0:
-            self._become_cpu_process(cpu_id, data, tokens)
-        os.close(data)
-        os.close(tokens)
+            self._become_cpu_process(place, *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
         self._children.add(pid)
-        self._control.send(msgpack.packb((STARTED, cpu_id, pid)))
+        self._control.send(msgpack.packb((STARTED, place.cpu_id, pid)))
         return True
 
     def _reap(self) -> None:
@@ -112,7 +114,9 @@ class Zygote:
                 self._children.discard(pid)
                 self._control.send(msgpack.packb((ENDED, pid, status)))
 
-    def _become_cpu_process(self, cpu_id: int, data: int, tokens: int) -> None:
+    def _become_cpu_process(
+        self, place: Place, data: int, tokens: int, stdout: int, stderr: int
+    ) -> None:
         """In the forked child: never returns."""
         status = 1
         try:
@@ -123,10 +127,14 @@ class Zygote:
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
+            for pipe, descriptor in ((stdout, 1), (stderr, 2)):
+                os.dup2(pipe, descriptor)
+                os.close(pipe)
+            faulthandler.enable(file=2)  # a crash in native code then has some last words
             with contextlib.suppress(OSError):  # not a CPU of the pod: see `cpus.choose`
-                os.sched_setaffinity(0, {cpu_id})
+                os.sched_setaffinity(0, {place.cpu_id})
             with socket.socket(fileno=data) as stream:
-                cpu_process.CpuProcess(stream, tokens).run()
+                cpu_process.CpuProcess(stream, tokens, place).run()
             status = 0
         except (BrokenPipeError, ConnectionResetError):
             status = 0  # the agent is gone

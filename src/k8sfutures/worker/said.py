@@ -1,0 +1,227 @@
+"""What the calls of a pod print and report, on its way to their clients: bounded, and told apart.
+
+Pure, as the dispatcher is that uses it. A call can print more than anyone wants to read, and
+must harm nobody by it: neither the agent's memory nor the broker nor the client. So a pod sends
+a client no more than `MOST_OF_CLIENT` between two of its signs of life, which come every second,
+and of one call no more than `MOST_OF_CALL`. What is above is cut, counted and told. A client
+that does not read (a program that is stopped, say) gives no sign of life, and so never has more
+than that waiting at the broker from any pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from ..messages import DROPPED, STDERR, STDOUT, Printed
+
+if TYPE_CHECKING:
+    from .ledger import Slot
+
+MOST_OF_CALL: Final = 2 << 20
+"""Bytes, as `cost_of` counts them, of one call between two signs of life: 14,000 lines of 80
+characters, faster than one can read."""
+
+MOST_OF_CLIENT: Final = 8 << 20
+"""Likewise of all calls of a client, on this pod."""
+
+OF_A_LINE: Final = 64
+"""Bytes that a line counts as beside its text: short ones cost the client as much."""
+
+TAIL: Final = 16384
+"""Bytes kept of what a call printed last, to be told if its process dies."""
+
+LAST_LINES: Final = 20
+"""Lines told of those."""
+
+Line = tuple[int, int, int, int, bytes]
+"""(call id, item, CPU id, kind, body), see `messages.Printed`."""
+
+FATAL: Final = "Fatal Python error:"
+"""How Python begins to tell that it dies: the lines after it have the place first."""
+
+
+def cost_of(body: bytes) -> int:
+    """What a piece of text or a record costs those that it goes to, in bytes."""
+    return len(body) + OF_A_LINE * (1 + body.count(b"\n"))
+
+
+class Said:
+    """What calls of one client have said, and it has not been sent yet."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self._left = MOST_OF_CLIENT
+        self._spent: dict[tuple[int, int], int] = {}
+        self._dropped: dict[tuple[int, int], list[int]] = {}  # CPU id, lines, bytes
+        self._cut: set[tuple[int, int, int]] = set()  # whose line was cut, with its kind
+
+    def add(self, call: int, item: int, cpu_id: int, kind: int, body: bytes) -> bool:
+        """Take something that a call said.
+
+        Args:
+            call: its id.
+            item: which of its items.
+            cpu_id: where it runs.
+            kind: one of `messages`.
+            body: text in UTF-8, or a record.
+
+        Returns:
+            Whether there was room for it.
+        """
+        key = call, item
+        if (*key, kind) in self._cut:
+            body = body.partition(b"\n")[2]  # the rest of a line whose beginning is gone
+            if not body:
+                return True
+            self._cut.discard((*key, kind))
+        cost = cost_of(body)
+        spent = self._spent.get(key, 0) + cost
+        if spent > MOST_OF_CALL or cost > self._left:
+            dropped = self._dropped.setdefault(key, [cpu_id, 0, 0])
+            dropped[1] += body.count(b"\n") or 1
+            dropped[2] += len(body)
+            if kind <= STDERR and not body.endswith(b"\n"):
+                self._cut.add((*key, kind))
+            return False
+        self._spent[key] = spent
+        self._left -= cost
+        before = self.lines[-1] if self.lines else None
+        if kind <= STDERR and before is not None and before[:4] == (call, item, cpu_id, kind):
+            self.lines[-1] = (call, item, cpu_id, kind, before[4] + body)
+        else:
+            self.lines.append((call, item, cpu_id, kind, body))
+        return True
+
+    def ended(self, call: int, item: int) -> None:
+        """The item has an outcome: it says nothing more."""
+        if self._spent:
+            self._spent.pop((call, item), None)
+        if self._dropped:
+            self._tell((call, item))
+        if self._cut:
+            self._cut -= {(call, item, STDOUT), (call, item, STDERR)}
+
+    def renew(self) -> None:
+        """The client has given a sign of life."""
+        self._left = MOST_OF_CLIENT
+        self._spent.clear()
+        for key in list(self._dropped):
+            self._tell(key)
+
+    def _tell(self, key: tuple[int, int]) -> None:
+        dropped = self._dropped.pop(key, None)
+        if dropped is not None:
+            cpu_id, lines, size = dropped
+            self.lines.append((*key, cpu_id, DROPPED, b"%d %d" % (lines, size)))
+
+    def take(self) -> Printed:
+        """All that waits, as a message."""
+        lines, self.lines = self.lines, []
+        return Printed(lines)
+
+
+class Words:
+    """What a CPU process prints: cut where characters end, and the last of it kept."""
+
+    def __init__(self) -> None:
+        self._owner = (0, 0)
+        self._tail = b""
+        self._begun: dict[int, bytes] = {}  # the first bytes of a character, by stream
+
+    def take(self, owner: tuple[int, int], stream: int, data: bytes) -> bytes:
+        """Take the next bytes of a stream.
+
+        Args:
+            owner: token and item that printed them.
+            stream: 1 or 2.
+            data: as they were written.
+
+        Returns:
+            What is to be sent: with the character that was begun before, and without the one
+            that is not complete yet.
+        """
+        if owner != self._owner:
+            self._owner = owner
+            self._tail = b""
+            self._begun.clear()
+        self._tail = (self._tail + data[-TAIL:])[-TAIL:]
+        if self._begun:
+            data = self._begun.pop(stream, b"") + data
+        end = _end_of_whole(data)
+        if end < len(data):
+            self._begun[stream] = data[end:]
+            return data[:end]
+        return data
+
+    def last_lines(self, owner: tuple[int, int]) -> str:
+        """The last that this item printed, on either stream."""
+        if owner != self._owner:
+            return ""
+        text = self._tail.decode("utf-8", "replace")
+        before, fatal, after = text.rpartition(FATAL)
+        if fatal:
+            words = [fatal + line if not at else line for at, line in enumerate(after.splitlines())]
+            return "\n".join(before.splitlines()[-LAST_LINES // 2 :] + words[:LAST_LINES])
+        return "\n".join(text.splitlines()[-LAST_LINES:])
+
+
+def _end_of_whole(data: bytes) -> int:
+    """Where the last complete character of UTF-8 ends."""
+    size = len(data)
+    for back in range(1, min(3, size) + 1):
+        byte = data[-back]
+        if byte < 0x80:
+            break
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4 if byte < 0xF8 else 1
+            return size - back if needed > back else size
+    return size
+
+
+class Sayings:
+    """Tells whose words are whose.
+
+    Args:
+        slots: the dispatcher's, by CPU id.
+    """
+
+    def __init__(self, slots: Mapping[int, Slot]) -> None:
+        self._slots = slots
+        self._log: list[bytes] = []
+
+    def printed(self, cpu_id: int, stream: int, data: bytes) -> bool:
+        """Bytes from the pipe of a CPU process: those of the item that runs there.
+
+        Args:
+            cpu_id: which process.
+            stream: 1 or 2.
+            data: as they were written.
+
+        Returns:
+            Whether there was room for them.
+        """
+        slot = self._slots[cpu_id]
+        for token, job in slot.jobs.items():
+            return self.heard(slot, token, job.next, stream, data)
+        return self.heard(slot, 0, 0, stream, data)
+
+    def heard(self, slot: Slot, token: int, item: int, kind: int, body: bytes) -> bool:
+        """Something that a CPU process said of an item; returns whether there was room for it."""
+        if kind <= STDERR:
+            body = slot.words.take((token, item), kind, body)
+        job = slot.jobs.get(token)
+        if job is not None and job.client.gone:
+            return True
+        if job is not None and job.client.reporting is not None:
+            return job.client.said.add(job.part.call[0], item, slot.cpu_id, kind, body)
+        if kind <= STDERR:
+            self._log.append(body)
+        return True
+
+    def take_log(self) -> bytes:
+        """What no client wants to hear, since the last time: it belongs into the pod's log."""
+        if not self._log:
+            return b""
+        log, self._log = self._log, []
+        return b"".join(log)

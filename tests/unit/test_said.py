@@ -1,0 +1,161 @@
+"""What calls say on its way through a pod: whole characters, bounded, counted; and last words."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k8sfutures.messages import DROPPED, RECORD, STDERR, STDOUT, Attach, Printed
+from k8sfutures.worker.ledger import Client, Job, Part, Slot
+from k8sfutures.worker.said import (
+    LAST_LINES,
+    MOST_OF_CALL,
+    MOST_OF_CLIENT,
+    Said,
+    Sayings,
+    Words,
+    cost_of,
+)
+
+LINE = b"x" * 79 + b"\n"
+
+
+class TestBounds:
+    def test_pieces_of_one_call_are_put_together(self):
+        said = Said()
+        for body in (b"a", b"b\n"):
+            assert said.add(1, 0, 3, STDOUT, body)
+        said.add(1, 0, 3, STDERR, b"c\n")
+        said.add(2, 0, 4, STDERR, b"d\n")
+        said.add(2, 0, 4, RECORD, b"r")
+        said.add(2, 0, 4, RECORD, b"s")
+        assert said.take() == Printed(
+            [
+                *((1, 0, 3, STDOUT, b"ab\n"), (1, 0, 3, STDERR, b"c\n")),
+                *((2, 0, 4, STDERR, b"d\n"), (2, 0, 4, RECORD, b"r"), (2, 0, 4, RECORD, b"s")),
+            ]
+        )
+        assert said.lines == []
+
+    def flood(self, said, call, pieces):
+        return sum(said.add(call, 0, 3, STDOUT, LINE * 100) for _ in range(pieces))
+
+    def test_one_call_is_cut_and_others_are_not(self):
+        said = Said()
+        most = MOST_OF_CALL // cost_of(LINE * 100)
+        assert self.flood(said, 1, 1000) == most
+        assert most * 100 > 10_000, "lines of a call that pass at once"
+        assert self.flood(said, 2, 1) == 1
+
+    def test_all_calls_together_are_cut(self):
+        said = Said()
+        for call in range(100):
+            self.flood(said, call, 50)
+        size = sum(len(line[4]) for line in said.take().lines)
+        assert MOST_OF_CLIENT / 2 < size < MOST_OF_CLIENT
+
+    def test_what_was_cut_is_told_with_the_next_sign_of_life(self):
+        said = Said()
+        kept = self.flood(said, 1, 1000)
+        said.take()
+        said.renew()
+        left = (1000 - kept) * 100
+        assert said.take().lines == [(1, 0, 3, DROPPED, b"%d %d" % (left, left * len(LINE)))]
+        assert self.flood(said, 1, 1) == 1
+
+    def test_it_is_told_when_the_call_ends(self):
+        said = Said()
+        self.flood(said, 1, 1000)
+        said.take()
+        said.ended(1, 0)
+        ((call, item, _, kind, _),) = said.take().lines
+        assert (call, item, kind) == (1, 0, DROPPED)
+
+    def test_no_line_begins_in_its_middle(self):
+        said = Said()
+        assert not said.add(1, 0, 3, STDOUT, b"x" * MOST_OF_CALL + b"the beg")
+        said.renew()
+        assert said.add(1, 0, 3, STDOUT, b"inning\nwhole\n")
+        assert said.take().lines[-1] == (1, 0, 3, STDOUT, b"whole\n")
+
+    def test_nothing_is_remembered_of_calls_that_have_ended(self):
+        said = Said()
+        for call in range(10):
+            self.flood(said, call, 1000)
+            said.ended(call, 0)
+        said.renew()
+        assert (said._spent, said._dropped, said._cut) == ({}, {}, set())
+
+
+class TestWords:
+    @given(st.text(), st.lists(st.integers(1, 5)))
+    def test_characters_are_never_torn(self, text, sizes):
+        words, data = Words(), text.encode()
+        out = []
+        for size in [*sizes, len(data)]:
+            piece, data = data[:size], data[size:]
+            out.append(words.take((1, 0), STDOUT, piece).decode())
+        assert "".join(out) == text
+
+    @given(st.binary(), st.binary())
+    def test_no_byte_is_lost_for_longer_than_a_character(self, first, second):
+        words = Words()
+        out = words.take((1, 0), STDOUT, first) + words.take((1, 0), STDOUT, second)
+        assert (first + second).startswith(out)
+        assert len(out) >= len(first + second) - 3
+
+    def test_the_last_lines_are_kept(self):
+        words = Words()
+        for number in range(100):
+            words.take((1, 0), number % 2 + 1, b"line %d\n" % number)
+        lines = words.last_lines((1, 0)).splitlines()
+        assert lines == [f"line {number}" for number in range(100 - LAST_LINES, 100)]
+
+    def test_they_are_of_the_item_that_asks(self):
+        words = Words()
+        words.take((1, 0), STDOUT, b"before\n")
+        assert words.last_lines((2, 0)) == ""
+        words.take((2, 0), STDOUT, b"now\n")
+        assert words.last_lines((2, 0)) == "now"
+
+    def test_a_fatal_error_is_kept_from_its_beginning(self):
+        words = Words()
+        stack = b"".join(b'  File "f.py", line %d in f\n' % number for number in range(100))
+        words.take((1, 0), STDERR, b"before\nFatal Python error: Segmentation fault\n\n" + stack)
+        lines = words.last_lines((1, 0)).splitlines()
+        assert lines[:2] == ["before", "Fatal Python error: Segmentation fault"]
+        assert "line 0 in f" in lines[3]
+        assert len(lines) == 1 + LAST_LINES
+
+
+class TestWhoseWords:
+    @pytest.fixture
+    def slot(self):
+        client = Client("c", Attach(("3", 3, "3"), 0, 60.0, None, None, b"reporting"))
+        slot = Slot(4, ready=True)
+        slot.jobs[9] = Job(client, Part((77, 1, 5, b""), 0, 5), 3, 1.0)
+        return slot
+
+    def test_the_pipe_speaks_for_the_item_that_runs(self, slot):
+        assert Sayings({4: slot}).printed(4, STDERR, b"words\n")
+        assert slot.jobs[9].client.said.lines == [(77, 3, 4, STDERR, b"words\n")]
+
+    def test_where_nothing_runs_it_is_for_the_log(self, slot):
+        sayings = Sayings({4: Slot(4)})
+        assert sayings.printed(4, STDOUT, b"words\n")
+        assert sayings.take_log() == b"words\n"
+        assert sayings.take_log() == b""
+
+    def test_a_client_that_wants_nothing_gets_nothing(self, slot):
+        slot.jobs[9].client.reporting = None
+        sayings = Sayings({4: slot})
+        sayings.printed(4, STDOUT, b"words\n")
+        sayings.heard(slot, 9, 3, RECORD, b"record")
+        assert not slot.jobs[9].client.said.lines
+        assert sayings.take_log() == b"words\n"
+        assert slot.words.last_lines((9, 3)) == "words"
+
+    def test_a_client_that_has_left(self, slot):
+        slot.jobs[9].client.gone = True
+        sayings = Sayings({4: slot})
+        assert sayings.printed(4, STDOUT, b"words\n")
+        assert sayings.take_log() == b""
