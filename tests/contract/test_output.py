@@ -123,8 +123,7 @@ def test_off(make_executor, monkeypatch, caplog):
 def print_much(pieces):
     text = "x" * 99
     for _ in range(pieces):
-        for _ in range(1000):
-            print(text)
+        print("\n".join([text] * 1000))
         subprocess.run(["head", "-c", "100000", "/dev/zero"], check=True)
     return "done"
 
@@ -136,11 +135,12 @@ def test_a_call_that_prints_much_is_cut_and_told(make_executor, capfd):
         assert quiet.result() == 4
         ex.submit(print, "after all that").result()
     out, err = capfd.readouterr()
-    assert len(out) < 20_000_000, "of 40 MB"
     told = re.findall(r"print_much#\d+ \| \[k8sfutures: ([\d,]+) lines dropped", err)
     printed = out.count(f"| {'x' * 99}\n")
     dropped = sum(int(number.replace(",", "")) for number in told)
-    assert printed + dropped > 0.99 * 200_000, "lines that were cut in two are not counted"
+    assert printed
+    assert dropped
+    assert 0.99 * 200_000 < printed + dropped <= 200_000, "other bytes hang on some lines"
     assert re.search(r"^print#\d+ \| after all that$", out, re.MULTILINE)
 
 

@@ -76,6 +76,28 @@ class TestBounds:
         said.renew()
         assert said.add(1, 0, 3, STDOUT, b"inning\nwhole\n")
         assert said.take().lines[-1] == (1, 0, 3, STDOUT, b"whole\n")
+        said.renew()
+        assert said.take().lines == [(1, 0, 3, DROPPED, b"1 7")]
+
+    @given(st.lists(st.tuples(st.integers(1, 99_999), st.booleans()), max_size=80))
+    def test_every_line_and_byte_is_counted(self, pieces):
+        said = Said()
+        text = (b"x" * 79 + b"\n") * (sum(size for size, _ in pieces) // 80 + 1)
+        at = 0
+        for size, renewed in pieces:
+            said.add(1, 0, 3, STDOUT, text[at : at + size])
+            at += size
+            if renewed:
+                said.renew()
+        said.ended(1, 0)
+        lines = size = 0
+        for _, _, _, kind, body in said.take().lines:
+            if kind == DROPPED:
+                some, more = map(int, body.split())
+                lines, size = lines + some, size + more
+            else:
+                lines, size = lines + body.count(b"\n"), size + len(body)
+        assert (lines, size) == (text[:at].count(b"\n"), at)
 
     def test_nothing_is_remembered_of_calls_that_have_ended(self):
         said = Said()

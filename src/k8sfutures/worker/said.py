@@ -70,20 +70,16 @@ class Said:
             Whether there was room for it.
         """
         key = call, item
-        if (*key, kind) in self._cut:
-            body = body.partition(b"\n")[2]  # the rest of a line whose beginning is gone
-            if not body:
-                return True
-            self._cut.discard((*key, kind))
         cost = cost_of(body)
         spent = self._spent.get(key, 0) + cost
         if spent > MOST_OF_CALL or cost > self._left:
-            dropped = self._dropped.setdefault(key, [cpu_id, 0, 0])
-            dropped[1] += body.count(b"\n") or 1
-            dropped[2] += len(body)
-            if kind <= STDERR and not body.endswith(b"\n"):
-                self._cut.add((*key, kind))
+            self._drop(key, cpu_id, kind, body)
             return False
+        if (*key, kind) in self._cut:  # the rest of a line whose beginning is gone comes first
+            rest, newline, body = body.partition(b"\n")
+            self._drop(key, cpu_id, kind, rest + newline)
+            if not body:
+                return True
         self._spent[key] = spent
         self._left -= cost
         before = self.lines[-1] if self.lines else None
@@ -92,6 +88,17 @@ class Said:
         else:
             self.lines.append((call, item, cpu_id, kind, body))
         return True
+
+    def _drop(self, key: tuple[int, int], cpu_id: int, kind: int, body: bytes) -> None:
+        dropped = self._dropped.setdefault(key, [cpu_id, 0, 0])
+        dropped[1] += body.count(b"\n") if kind <= STDERR else 1
+        dropped[2] += len(body)
+        if kind <= STDERR:
+            cut = (*key, kind)
+            if body.endswith(b"\n"):
+                self._cut.discard(cut)
+            else:
+                self._cut.add(cut)
 
     def ended(self, call: int, item: int) -> None:
         """The item has an outcome: it says nothing more."""
