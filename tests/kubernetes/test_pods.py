@@ -374,7 +374,8 @@ def test_a_pool_is_deleted_by_its_executor(kube):
     with kube.executor(pool="short") as ex:
         all_slots(ex, sum(kube.nodes().values()))
         assert ex.pool.delete() == len(kube.nodes())
-        wait_until(lambda: not (kube.jobs() or kube.running() or kube.secrets()), 30)
+        # Kubernetes 1.20 may take 30 s where pods have only just started.
+        wait_until(lambda: not (kube.jobs() or kube.running() or kube.secrets()), 60)
         assert ex.submit(pow, 2, 3).result(60) == 8, "what comes afterwards has new pods"
 
 
