@@ -159,10 +159,10 @@ def test_a_client_that_knows_only_the_broker_attaches_to_warm_pods(kube, tmp_pat
 
 
 def test_a_client_without_a_cluster_is_told_so_where_no_pod_is_warm(kube, tmp_path):
-    client = run_client(WARM, kube, HOME=str(tmp_path))
+    client = run_client(WARM.replace('"warm"', '"cold"'), kube, HOME=str(tmp_path))
     said = client.communicate(timeout=60)[0]
     assert client.returncode != 0
-    assert "no pod of pool 'warm' is there: no Kubernetes configuration is found" in said
+    assert "no pod of pool 'cold' is there: no Kubernetes configuration is found" in said
 
 
 def test_a_client_of_another_python_is_told_both_versions(kube, tmp_path):
