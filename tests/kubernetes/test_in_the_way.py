@@ -34,8 +34,8 @@ def process(_):
 
 
 def test_two_secrets_under_one_pools_name_work_side_by_side(kube):
-    one = kube.executor(1, pool="namesake", secret="one")
-    two = kube.executor(1, pool="namesake", secret="two")
+    one = kube.executor(1, pool="side-by-side", secret="one")
+    two = kube.executor(1, pool="side-by-side", secret="two")
     with one, two:
         assert one.submit(pow, 2, 2).result(60) == 4
         assert two.submit(pow, 2, 3).result(60) == 8
@@ -46,13 +46,13 @@ def test_two_secrets_under_one_pools_name_work_side_by_side(kube):
 
 
 def test_who_finds_the_cluster_full_of_pods_for_another_secret_is_told_so(kube):
-    with kube.executor(pool="namesake", secret="one") as one:
+    with kube.executor(pool="two-secrets", secret="one") as one:
         fill(one, kube)
-        with kube.executor(pool="namesake", secret="two", startup_timeout=5) as two:
+        with kube.executor(pool="two-secrets", secret="two", startup_timeout=5) as two:
             error = two.submit(pow, 2, 3).exception(60)
     print(error)
     assert isinstance(error, PodsUnavailable)
-    assert "pool namesake of another broker or secret has" in str(error)
+    assert "pool two-secrets of another broker or secret has" in str(error)
     assert "settings amqp_url, pod_amqp_url and secret" in str(error)
     assert "k8sfutures pool delete NAME" in str(error)
 
@@ -64,9 +64,9 @@ def test_who_finds_the_cluster_full_of_pods_for_another_broker_is_told_so_and_ge
         pytest.skip("needs a broker of the tests' own")
     other = ClusterBroker(kube.broker.host, tmp_path)
     try:
-        with kube.executor(pool="namesake", secret="s") as one, caplog.at_level(logging.WARNING):
+        with kube.executor(pool="two-brokers", secret="s") as one, caplog.at_level(logging.WARNING):
             fill(one, kube)
-            with kube.executor(pool="namesake", secret="s", amqp_url=other.url) as two:
+            with kube.executor(pool="two-brokers", secret="s", amqp_url=other.url) as two:
                 future = two.submit(pow, 2, 3)
                 wait_until(lambda: "of another broker or secret has" in caplog.text, 30)
                 time.sleep(1)

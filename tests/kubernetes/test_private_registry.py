@@ -27,9 +27,12 @@ def registry(kubernetes, tmp_path_factory):
     running.close()
 
 
-def private(kube, registry, password):
+def private(kube, registry, password, pool):
+    # Each test has a pool of its own: Kubernetes 1.20 may take 30 s to end a container whose pod is
+    # deleted right after its start, and until then it would answer the next client.
     return kube.executor(
         1,
+        pool=pool,
         image=registry.image,
         image_pull_policy="Always",
         registry_server=registry.address,
@@ -39,7 +42,7 @@ def private(kube, registry, password):
 
 
 def test_nodes_pull_with_the_password_of_the_settings(kube, registry):
-    with private(kube, registry, PASSWORD) as ex:
+    with private(kube, registry, PASSWORD, "right") as ex:
         assert ex.submit(pow, 2, 8).result(60) == 256
         kinds = sorted(secret.type for secret in kube.secrets())
         assert kinds == ["Opaque", "kubernetes.io/dockerconfigjson"]
@@ -47,7 +50,7 @@ def test_nodes_pull_with_the_password_of_the_settings(kube, registry):
 
 
 def test_a_registry_that_refuses_the_password_is_named_and_the_password_is_not(kube, registry):
-    with private(kube, registry, "a-wrong-password") as ex:
+    with private(kube, registry, "a-wrong-password", "wrong") as ex:
         error = ex.submit(pow, 2, 8).exception(60)
     assert isinstance(error, PodsUnavailable)
     assert registry.image in str(error)
@@ -56,7 +59,7 @@ def test_a_registry_that_refuses_the_password_is_named_and_the_password_is_not(k
 
 
 def test_without_a_password_the_registry_refuses(kube, registry):
-    with kube.executor(1, image=registry.image, image_pull_policy="Always") as ex:
+    with kube.executor(1, pool="none", image=registry.image, image_pull_policy="Always") as ex:
         error = ex.submit(pow, 2, 8).exception(60)
     assert isinstance(error, PodsUnavailable)
     assert registry.image in str(error)
