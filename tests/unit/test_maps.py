@@ -25,7 +25,7 @@ class ExitAtPickle:
 
 
 def a_map(*items):
-    map_ = Map(1, PickledFunction(1, "f", b"", [], []))
+    map_ = Map(1, PickledFunction(1, "f", b""))
     map_.add([(item,) for item in items])
     return map_
 

@@ -205,7 +205,7 @@ class TestFunctions:
         assert loads(after.data)(1) == 2
 
     def test_an_installed_function_is_not_watched(self):
-        assert Functions().get(os.path.join).reads_globals == []
+        assert Functions().get(os.path.join).reads is None
 
     def test_dropped_when_it_dies(self):
         functions = Functions()
@@ -232,6 +232,12 @@ class TestFunctions:
         functions = Functions()
         assert functions.caller(Point(1).double) is functions.caller(Point(2).double)
         assert functions.caller(Point(1).double) is not functions.caller(functools.partial(scaled))
+
+    def test_names(self):
+        assert name_of(print) == "print"
+        assert name_of("f") == "f"
+        assert name_of(Point.double) == "Point.double"
+        assert name_of(functools.partial(print)) == "partial"
 
     def test_for_one_map(self):
         functions = Functions()

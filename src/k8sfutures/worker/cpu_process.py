@@ -23,7 +23,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+import types
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ import msgpack
 
 from ..exceptions import dumps_exception
 from ..messages import EXCEPTION, NOT_LOADABLE, RESULT
+from ..scopes import Loaded, Scope
 from ..serialization import dumps, loads
 from .frames import (
     FORGET,
@@ -66,19 +67,20 @@ class _Job:
 class _Client:
     """What this process keeps for one client."""
 
-    __slots__ = ("functions", "initializer", "pickles")
+    __slots__ = ("functions", "initializer", "pickles", "scope")
 
     def __init__(self) -> None:
         self.pickles: dict[int, bytes] = {}
-        self.functions: dict[int, Callable[..., object]] = {}
+        self.functions: dict[int, Loaded] = {}
         self.initializer: bytes | None = None
+        self.scope = Scope()
 
-    def function(self, function_id: int) -> Callable[..., object]:
+    def function(self, function_id: int) -> Any:
         function = self.functions.get(function_id)
         if function is None:
-            function = loads(self.pickles[function_id])
+            function = self.scope.load(self.pickles[function_id])
             self.functions[function_id] = function
-        return function
+        return self.scope.use(function)
 
 
 class _Bytes(io.RawIOBase):
@@ -210,7 +212,9 @@ class CpuProcess:
     def _take(self, frame: tuple[Any, ...]) -> None:
         kind, name, *rest = frame
         if kind == LEAVE:
-            self._clients.pop(name, None)
+            left = self._clients.pop(name, None)
+            if left is not None:
+                left.scope.leave()
         elif kind == FORGET:
             for token in rest[0]:
                 self._jobs.pop(token, None)
@@ -248,6 +252,7 @@ class CpuProcess:
             # It has left, and nobody waits for this but the agent, which counts.
             self._send((token, item, NOT_LOADABLE, 0, b""))
             return
+        client.scope.enter()
         if client.initializer is not None and not self._initialize(client):
             return
         body = job.bodies
@@ -295,7 +300,10 @@ def _call(
     except BaseException as error:  # even SystemExit is the call's failure, not this process's
         return NOT_LOADABLE, 0, dumps_exception(_trimmed(error))
     try:
-        result = dumps(function(*args, **kwargs))
+        value = function(*args, **kwargs)
+        if type(value) is types.GeneratorType:
+            value = list(value)  # one that runs cannot travel; what it makes can
+        result = dumps(value)
     except BaseException as error:
         return EXCEPTION, (clock() - start) // 1000, dumps_exception(_trimmed(error))
     return RESULT, (clock() - start) // 1000, result

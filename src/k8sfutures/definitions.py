@@ -1,0 +1,404 @@
+"""How definitions travel by value: functions, classes, and whatever else ``__main__`` is made of.
+
+cloudpickle's pickler, with reducers of our own where its are not enough:
+
+* a class or a function is one and the same at either end, and what is native is not changed by
+  what comes back (see `scopes`); cloudpickle replaces the attributes of a class at each load;
+* functions share their globals, across pickles;
+* closures share their cells; slots stay slots; Enums keep their aliases and what their members are;
+* ``lru_cache``, ``singledispatch``, ``cached_property``, type parameters: defined in ``__main__``,
+  they would travel as names that a pod does not know;
+* open files and views of memory are refused, as by the standard library: cloudpickle makes a copy
+  in memory of the one, and bytes of the other.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import inspect
+import re
+import sys
+import types
+import typing
+from collections import ChainMap
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final
+
+import cloudpickle
+from cloudpickle import cloudpickle as internal
+
+from . import enumerations
+from .fingerprints import ATOMS, fingerprint, fingerprint_of_attribute, linked
+from .rebuilding import (
+    make_class,
+    make_dispatching,
+    make_exception,
+    make_function,
+    make_quiet_class,
+    set_class,
+    set_dispatching,
+    set_function,
+)
+from .reducers import REDUCERS, Reduced, travels_by_value
+from .scopes import (
+    Namespace,
+    current,
+    identify,
+    imported_namespace,
+    known_identity,
+    nameless_namespace,
+    namespace,
+    native_namespace,
+)
+
+
+def is_dispatching(function: types.FunctionType) -> bool:
+    """Whether `functools.singledispatch` has made a function."""
+    return function.__code__ is _DISPATCH
+
+
+class _Global:
+    """The value of a global, in a pickle: the one that is there already, where it has not changed.
+
+    A global and a default that are one object stay one.
+    """
+
+    __slots__ = ("args",)
+
+    def __init__(self, where: _NamespaceReference, name: str, version: str, value: object) -> None:
+        self.args = (where, name, version, value)
+
+    def __reduce__(self) -> Reduced:
+        return Namespace.resolve, self.args
+
+
+class _NamespaceReference:
+    """A namespace, in a pickle."""
+
+    __slots__ = ("_reduced", "names")
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.names: Namespace | None = None
+        """None where a pod imports it, and so has all that is in it."""
+        name = namespace.get("__name__")
+        base: dict[str, Any] = {key: namespace[key] for key in _OF_MODULES if key in namespace}
+        owner = current().owner(namespace)
+        module = sys.modules.get(name) if isinstance(name, str) else None
+        if owner is None and module is not None and vars(module) is namespace:
+            if name != "__main__" and not internal._is_registered_pickle_by_value(module):  # noqa: SLF001
+                self._reduced: Reduced = (imported_namespace, (name,))
+                return
+            owner = native_namespace(module.__name__, namespace)
+        if owner is None:
+            self.names = nameless_namespace(base)
+            self._reduced = nameless_namespace, (base,)
+        else:
+            self.names = owner
+            self._reduced = _namespace, (owner.id, owner.name, base)
+
+    def __reduce__(self) -> Reduced:
+        return self._reduced
+
+
+_namespace: Final = namespace
+_OF_MODULES: Final = ("__package__", "__name__", "__path__", "__file__")
+_DISPATCHING: Final[Any] = functools.singledispatch(lambda _: None)
+_DISPATCH: Final = _DISPATCHING.__code__
+_OF_DISPATCH: Final = frozenset(vars(_DISPATCHING))
+_DEFINITIONS: Final = types.FunctionType | type | types.ModuleType
+_IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
+
+
+class Reducers:
+    """Reduces functions, classes and exceptions for one pickle: a part of a pickler."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._namespaces: dict[int, _NamespaceReference] = {}
+        self._globals: dict[int, _Global] = {}
+        self._streams = {id(sys.stdout): "stdout", id(sys.stderr): "stderr"}
+        # What has an entry above by its id must not go meanwhile.
+        self._kept: list[object] = []
+
+    def reducer_override(self, obj: Any) -> Reduced:
+        kind = type(obj)
+        if kind is types.FunctionType:
+            return self._function(obj)
+        if issubclass(kind, type):
+            return self._class(obj)
+        if id(obj) in self._streams and obj is not None:
+            return getattr, (sys, self._streams[id(obj)])
+        if issubclass(kind, BaseException):
+            return self._exception(obj)
+        return NotImplemented
+
+    @staticmethod
+    def _exception(error: BaseException) -> Reduced:
+        """An exception with a constructor of its own, which may take other things than its args."""
+        kind = type(error)
+        if (
+            kind in copyreg.dispatch_table
+            or kind.__reduce__ is not BaseException.__reduce__
+            or kind.__reduce_ex__ is not object.__reduce_ex__
+            or not isinstance(kind.__init__, types.FunctionType)
+        ):
+            return NotImplemented
+        return make_exception, (kind, error.args), vars(error)
+
+    # --- namespaces
+
+    def _namespace(self, namespace: dict[str, Any]) -> _NamespaceReference:
+        reference = self._namespaces.get(id(namespace))
+        if reference is None:
+            reference = self._namespaces[id(namespace)] = _NamespaceReference(namespace)
+            self._kept.append(namespace)
+        return reference
+
+    def _bindings(
+        self, reference: _NamespaceReference, values: dict[str, Any]
+    ) -> list[tuple[str, str, Any]]:
+        """Globals as (name, version, value)."""
+        names = reference.names
+        if names is None:
+            return []
+        versions = {
+            name: names.version_of(name, fingerprint(value)) for name, value in values.items()
+        }
+        data = {name: value for name, value in values.items() if _is_data(value)}
+        for group in linked(data):
+            # All of them or none: one that is new refers to what comes with it.
+            together = "+".join(sorted(versions[name] for name in group))
+            versions.update(dict.fromkeys(group, together))
+        for name, value in data.items():
+            if id(value) not in self._globals:
+                self._globals[id(value)] = _Global(reference, name, versions[name], value)
+                self._kept.append(value)
+        return [(name, versions[name], self._shared(value)) for name, value in values.items()]
+
+    def _shared(self, value: Any) -> Any:
+        """The value, or what stands for it if it is a global, too."""
+        return self._globals.get(id(value), value)
+
+    # --- functions
+
+    def _function(self, function: types.FunctionType) -> Reduced:
+        if not travels_by_value(function):
+            return NotImplemented
+        if is_dispatching(function):
+            return self._dispatching(function)
+        definition_id, version = _identity_of(function)
+        reference = self._namespace(function.__globals__)
+        args = (function.__code__, reference, function.__closure__, definition_id, version)
+        return make_function, args, self._function_state(function), None, None, set_function
+
+    def _function_state(self, function: types.FunctionType) -> Any:
+        reference = self._namespace(function.__globals__)
+        annotations = _annotations(function)
+        code = function.__code__
+        reads: dict[str, Any] = {}
+        submodules: list[types.ModuleType] = []
+        here = function.__globals__
+        if reference.names is not None:
+            names = [*internal._extract_code_globals(code), *_named_in(annotations)]  # noqa: SLF001
+            reads = {name: here[name] for name in names if name in here}
+            if _is_own_global(function):
+                reads[function.__name__] = function
+        cells = [_content(cell) for cell in function.__closure__ or ()]
+        submodules = internal._find_imported_submodules(  # noqa: SLF001
+            code, [*reads.values(), *cells]
+        )
+        bindings = self._bindings(reference, reads)
+        defaults, more = function.__defaults__, function.__kwdefaults__
+        own = {
+            "__name__": function.__name__,
+            "__qualname__": function.__qualname__,
+            "__module__": function.__module__,
+            "__doc__": function.__doc__,
+            "__annotations__": annotations,
+            "__defaults__": None if defaults is None else tuple(map(self._shared, defaults)),
+            "__kwdefaults__": more and {name: self._shared(one) for name, one in more.items()},
+        }
+        parameters = getattr(function, "__type_params__", ())  # as of Python 3.12
+        if parameters:
+            own["__type_params__"] = parameters
+        attributes = {name: self._shared(value) for name, value in vars(function).items()}
+        return reference, bindings, own, attributes, submodules
+
+    def _dispatching(self, function: Any) -> Reduced:
+        registry = dict(function.registry)
+        attributes = {
+            name: value for name, value in vars(function).items() if name not in _OF_DISPATCH
+        }
+        state = list(registry.items()), attributes
+        args = identify(function).id, registry.pop(object)
+        return make_dispatching, args, state, None, None, set_dispatching
+
+    # --- classes
+
+    def _class(self, cls: Any) -> Reduced:
+        special = internal._class_reduce(cls) if id(cls) in _SPECIAL else None  # noqa: SLF001
+        if special is not None:
+            return special
+        if not travels_by_value(cls):
+            return NotImplemented
+        if enumerations.is_enum(cls):
+            attributes = enumerations.without_members(cls, _attributes(cls)[0])
+            members = (
+                self._versions(cls, attributes),
+                enumerations.attributes_of_members(cls),
+                self._bindings_of_class(cls),
+            )
+            return (
+                *(enumerations.make_enum, enumerations.arguments(cls)),
+                *(members, None, None, enumerations.set_enum),
+            )
+        make: Any = make_quiet_class if _runs_code(cls) else make_class
+        # A TypedDict shows what it was defined with; what it really is cannot be derived from.
+        bases = cls.__orig_bases__ if typing.is_typeddict(cls) else cls.__bases__
+        args = (type(cls), cls.__name__, bases, _first_namespace(cls), identify(cls).id)
+        attributes, registered = _attributes(cls)
+        state = self._versions(cls, attributes), registered, self._bindings_of_class(cls)
+        return make, args, state, None, None, set_class
+
+    def _versions(self, cls: type, attributes: dict[str, Any]) -> list[tuple[str, str, Any]]:
+        names = identify(cls).names
+        return [
+            (
+                name,
+                names.version_of(name, fingerprint_of_attribute(name, value)),
+                self._shared(value),
+            )
+            for name, value in attributes.items()
+        ]
+
+    def _bindings_of_class(self, cls: type) -> list[tuple[Any, str, str, Any]]:
+        module = sys.modules.get(cls.__module__)
+        if module is None:
+            return []
+        here = vars(module)
+        reference = self._namespace(here)
+        names = _named_in(inspect.get_annotations(cls))
+        values = {name: here[name] for name in names if name in here}
+        if here.get(cls.__name__) is cls:
+            values[cls.__name__] = cls
+        return [(reference, *binding) for binding in self._bindings(reference, values)]
+
+
+class DefinitionsPickler(Reducers, cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles data and definitions.
+
+    Args:
+        file: where to.
+        protocol: of pickle.
+        buffer_callback: as for `pickle.Pickler`.
+    """
+
+    dispatch_table: ClassVar[Any] = ChainMap(REDUCERS, cloudpickle.Pickler.dispatch_table)
+
+
+_SPECIAL: Final = frozenset(
+    map(id, (type(None), type(...), type(NotImplemented), *internal._BUILTIN_TYPE_NAMES))  # noqa: SLF001
+)
+
+
+def _is_data(value: object) -> bool:
+    return type(value) not in ATOMS and not isinstance(value, _DEFINITIONS)
+
+
+def _content(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def _annotations(function: types.FunctionType) -> dict[str, Any]:
+    try:
+        return function.__annotations__
+    except NameError:  # as of Python 3.14 they are evaluated when they are read
+        return {}
+
+
+def _named_in(annotations: dict[str, Any]) -> Iterator[str]:
+    """The names in annotations that are text: whoever evaluates them needs them."""
+    for annotation in annotations.values():
+        text = getattr(annotation, "__forward_arg__", annotation)
+        if isinstance(text, str):
+            yield from _IDENTIFIER.findall(text)
+
+
+# --- which function it is
+
+
+def _identity_of(function: types.FunctionType) -> tuple[str, str]:
+    """Identity and version of a function that its module knows by its name; else ("", "").
+
+    What a call defines, and a lambda, is copied by each pickle, as data is.
+    """
+    known = known_identity(function)
+    if known is not None and not known.native:
+        return known.id, known.version
+    if not _is_found_by_name(function):
+        return "", ""
+    identity = identify(function)
+    return identity.id, identity.names.version_of("", fingerprint(function))
+
+
+def _is_own_global(function: types.FunctionType) -> bool:
+    return function.__globals__.get(function.__name__) is function
+
+
+def _is_found_by_name(function: types.FunctionType) -> bool:
+    module = sys.modules.get(function.__module__)
+    found: Any = module
+    # Not getattr: that is the user's code.
+    for name in function.__qualname__.split("."):
+        if not isinstance(found, types.ModuleType | type):
+            return False
+        found = vars(found).get(name)
+    return (found.__func__ if isinstance(found, staticmethod) else found) is function
+
+
+# --- classes
+
+
+def _attributes(cls: type) -> tuple[dict[str, Any], list[type]]:
+    """What a class has beside its bases and slots, and what is registered with it if abstract."""
+    attributes = dict(internal._class_getstate(cls)[0])  # noqa: SLF001
+    registered = attributes.pop("_abc_impl", [])
+    for name, value in list(attributes.items()):
+        is_slot = inspect.ismemberdescriptor(value) or inspect.isgetsetdescriptor(value)
+        if is_slot and value.__objclass__ is cls:
+            del attributes[name]
+    attributes["__qualname__"] = cls.__qualname__
+    for name in ("__slots__", "__orig_bases__", "__module__"):
+        attributes.pop(name, None)
+    return attributes, [one for one in registered if one is not None]
+
+
+def _first_namespace(cls: Any) -> dict[str, Any]:
+    """What has to be in the namespace of a class when it is made."""
+    own = cls.__dict__
+    found = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    if "__slots__" in own:
+        slots = own["__slots__"]
+        # One may have given what can be gone through once only.
+        known = isinstance(slots, str | tuple | list | dict)
+        found["__slots__"] = (
+            slots if known else [name for name in own if inspect.ismemberdescriptor(own[name])]
+        )
+    if "__orig_bases__" in own:
+        found["__orig_bases__"] = own["__orig_bases__"]
+    if isinstance(own.get("__dict__"), property):
+        found["__dict__"] = own["__dict__"]
+    return found
+
+
+def _runs_code(cls: type) -> bool:
+    """Whether to define such a class runs code of the user's, which has run for this one."""
+    if travels_by_value(type(cls)):
+        return True
+    return any(
+        "__init_subclass__" in vars(base) and travels_by_value(base) for base in cls.__mro__[1:]
+    )
