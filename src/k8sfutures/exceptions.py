@@ -133,7 +133,9 @@ def _described(error: BaseException, problem: BaseException) -> bytes:
     from tblib import pickling_support
 
     from .errors import ResultNotLoadable
+    from .unpicklable import blame_exception
 
+    blame_exception(problem, error)
     story = "".join(traceback.format_exception_only(error)).strip()
     described = ResultNotLoadable(
         f"the call raised {story!r}, and that exception cannot be pickled: "

@@ -18,7 +18,6 @@ from k8sfutures.errors import ResultNotLoadable
 from k8sfutures.exceptions import dumps_exception
 from k8sfutures.functions import Functions, name_of
 from k8sfutures.serialization import dumps, loads
-from k8sfutures.unpicklable import blame
 
 FACTOR = 2
 
@@ -110,41 +109,6 @@ class TestObjects:
 
         with pytest.raises(LookupError, match="mine"):
             dumps(Refuses())
-
-
-class TestBlame:
-    def blamed(self, function, args, kwargs):
-        error = TypeError("no")
-        blame(error, function, args, kwargs)
-        return getattr(error, "__notes__", [])
-
-    def test_it_names_the_part(self):
-        lock = threading.Lock()
-        (note,) = self.blamed(print, (1, lock), {})
-        assert "args[1] of the call to print, of type 'lock'" in note
-        (note,) = self.blamed(print, (1,), {"a": 1, "b": lock})
-        assert "kwargs['b']" in note
-        (note,) = self.blamed(lambda: lock, (), {})
-        assert "the function of the call to " in note
-
-    def test_of_several_the_first(self):
-        assert len(self.blamed(print, (threading.Lock(), threading.Lock()), {})) == 1
-
-    def test_nothing_to_blame(self):
-        assert self.blamed(print, (1,), {}) == []
-
-    def test_even_an_exit(self):
-        class Exits:
-            def __reduce__(self):
-                raise SystemExit
-
-        assert len(self.blamed("f", (Exits(),), {})) == 1
-
-    def test_names(self):
-        assert name_of(print) == "print"
-        assert name_of("f") == "f"
-        assert name_of(Point.double) == "Point.double"
-        assert name_of(functools.partial(print)) == "partial"
 
 
 class TestFunctions:

@@ -30,9 +30,11 @@ from typing import Any, Final
 import msgpack
 
 from ..exceptions import dumps_exception
+from ..functions import invoke
 from ..messages import EXCEPTION, NOT_LOADABLE, RESULT
 from ..scopes import Loaded, Scope
 from ..serialization import dumps, loads
+from ..unpicklable import blame_result
 from .frames import (
     FORGET,
     FUNCTIONS,
@@ -303,8 +305,12 @@ def _call(
         value = function(*args, **kwargs)
         if type(value) is types.GeneratorType:
             value = list(value)  # one that runs cannot travel; what it makes can
+    except BaseException as error:
+        return EXCEPTION, (clock() - start) // 1000, dumps_exception(_trimmed(error))
+    try:
         result = dumps(value)
     except BaseException as error:
+        blame_result(error, function if function is not invoke else args[0], value)
         return EXCEPTION, (clock() - start) // 1000, dumps_exception(_trimmed(error))
     return RESULT, (clock() - start) // 1000, result
 
