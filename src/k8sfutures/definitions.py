@@ -15,8 +15,8 @@ cloudpickle's pickler, with reducers of our own where its are not enough:
 from __future__ import annotations
 
 import copyreg
-import functools
 import inspect
+import io
 import re
 import sys
 import types
@@ -29,7 +29,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as internal
 
 from . import enumerations
-from .fingerprints import ATOMS, fingerprint, fingerprint_of_attribute, linked
+from .fingerprints import ATOMS, PROTOCOL, fingerprint, fingerprint_of_attribute, linked
 from .rebuilding import (
     make_class,
     make_dispatching,
@@ -40,22 +40,20 @@ from .rebuilding import (
     set_dispatching,
     set_function,
 )
-from .reducers import REDUCERS, Reduced, travels_by_value
+from .reducers import OF_DISPATCHING, REDUCERS, Reduced, is_dispatching, travels_by_value
 from .scopes import (
     Namespace,
     current,
+    find,
     identify,
     imported_namespace,
     known_identity,
+    load_unit,
     nameless_namespace,
     namespace,
     native_namespace,
 )
-
-
-def is_dispatching(function: types.FunctionType) -> bool:
-    """Whether `functools.singledispatch` has made a function."""
-    return function.__code__ is _DISPATCH
+from .units import is_found_by_name, unit_of
 
 
 class _Global:
@@ -103,9 +101,6 @@ class _NamespaceReference:
 
 _namespace: Final = namespace
 _OF_MODULES: Final = ("__package__", "__name__", "__path__", "__file__")
-_DISPATCHING: Final[Any] = functools.singledispatch(lambda _: None)
-_DISPATCH: Final = _DISPATCHING.__code__
-_OF_DISPATCH: Final = frozenset(vars(_DISPATCHING))
 _DEFINITIONS: Final = types.FunctionType | type | types.ModuleType
 _IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
 
@@ -120,6 +115,10 @@ class Reducers:
         self._streams = {id(sys.stdout): "stdout", id(sys.stderr): "stderr"}
         # What has an entry above by its id must not go meanwhile.
         self._kept: list[object] = []
+        self._uses_units = False
+        self._in_units: set[str] = set()
+        self.classes: set[str] = set()
+        """The identities of the classes that are in the pickle."""
 
     def reducer_override(self, obj: Any) -> Reduced:
         kind = type(obj)
@@ -228,7 +227,7 @@ class Reducers:
     def _dispatching(self, function: Any) -> Reduced:
         registry = dict(function.registry)
         attributes = {
-            name: value for name, value in vars(function).items() if name not in _OF_DISPATCH
+            name: value for name, value in vars(function).items() if name not in OF_DISPATCHING
         }
         state = list(registry.items()), attributes
         args = identify(function).id, registry.pop(object)
@@ -242,6 +241,9 @@ class Reducers:
             return special
         if not travels_by_value(cls):
             return NotImplemented
+        if self._uses_units and is_found_by_name(cls):
+            return self._unit(cls)
+        self.classes.add(identify(cls).id)
         if enumerations.is_enum(cls):
             attributes = enumerations.without_members(cls, _attributes(cls)[0])
             members = (
@@ -260,6 +262,14 @@ class Reducers:
         attributes, registered = _attributes(cls)
         state = self._versions(cls, attributes), registered, self._bindings_of_class(cls)
         return make, args, state, None, None, set_class
+
+    def _unit(self, cls: type) -> Reduced:
+        definition_id = identify(cls).id
+        if definition_id in self._in_units:
+            return find, (definition_id,)
+        unit = unit_of(cls, _pickled_class)
+        self._in_units |= unit.classes
+        return load_unit, (definition_id, unit.key, unit.data)
 
     def _versions(self, cls: type, attributes: dict[str, Any]) -> list[tuple[str, str, Any]]:
         names = identify(cls).names
@@ -292,9 +302,23 @@ class DefinitionsPickler(Reducers, cloudpickle.Pickler):  # type: ignore[misc]
         file: where to.
         protocol: of pickle.
         buffer_callback: as for `pickle.Pickler`.
+        units: whether classes are put into it as units, which is good for data.
     """
 
     dispatch_table: ClassVar[Any] = ChainMap(REDUCERS, cloudpickle.Pickler.dispatch_table)
+
+    def __init__(
+        self, file: Any, protocol: int, buffer_callback: Any = None, *, units: bool = False
+    ) -> None:
+        super().__init__(file, protocol, buffer_callback)
+        self._uses_units = units
+
+
+def _pickled_class(cls: type) -> tuple[bytes, frozenset[str]]:
+    buffer = io.BytesIO()
+    pickler = DefinitionsPickler(buffer, PROTOCOL)
+    pickler.dump(cls)
+    return buffer.getvalue(), frozenset(pickler.classes)
 
 
 _SPECIAL: Final = frozenset(
@@ -339,7 +363,7 @@ def _identity_of(function: types.FunctionType) -> tuple[str, str]:
     known = known_identity(function)
     if known is not None and not known.native:
         return known.id, known.version
-    if not _is_found_by_name(function):
+    if not is_found_by_name(function):
         return "", ""
     identity = identify(function)
     return identity.id, identity.names.version_of("", fingerprint(function))
@@ -347,17 +371,6 @@ def _identity_of(function: types.FunctionType) -> tuple[str, str]:
 
 def _is_own_global(function: types.FunctionType) -> bool:
     return function.__globals__.get(function.__name__) is function
-
-
-def _is_found_by_name(function: types.FunctionType) -> bool:
-    module = sys.modules.get(function.__module__)
-    found: Any = module
-    # Not getattr: that is the user's code.
-    for name in function.__qualname__.split("."):
-        if not isinstance(found, types.ModuleType | type):
-            return False
-        found = vars(found).get(name)
-    return (found.__func__ if isinstance(found, staticmethod) else found) is function
 
 
 # --- classes

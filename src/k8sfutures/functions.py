@@ -15,6 +15,7 @@ from typing import Any, Final
 from .fingerprints import LruCacheWrapper
 from .reads import Reads, reads_of
 from .serialization import dumps
+from .units import look_again
 
 
 def invoke(function: Callable[..., object], /, *args: object, **kwargs: object) -> object:
@@ -139,6 +140,7 @@ class Functions:
             Exception: what pickling it raised.
         """
         refuse_asynchronous(function)
+        look_again()
         return self._new(name_of(function), dumps(function))
 
     def caller(self, function: Callable[..., object]) -> PickledFunction:
@@ -162,6 +164,7 @@ class Functions:
 
     def _pickle(self, function: Any) -> PickledFunction:
         refuse_asynchronous(function)
+        look_again()
         pickled = self._new(name_of(function), dumps(function))
         pickled.reads = reads_of(function)
         key = id(function)

@@ -12,10 +12,9 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
-from .definitions import is_dispatching
-from .fingerprints import LruCacheWrapper
+from .fingerprints import ATOMS, LruCacheWrapper
 from .own_modules import own_modules
-from .reducers import travels_by_value
+from .reducers import is_dispatching, travels_by_value
 
 _BUILTINS: Final = frozenset(dir(__import__("builtins")))
 
@@ -112,9 +111,30 @@ class Reads:
                 self._globals.append((read, namespace, read(namespace)))
         self._seen.clear()
 
+    def data(self) -> list[Any]:
+        """What of it can change in place."""
+        values = [value for _, _, some in self._globals for value in some]
+        for attributes, some in self._classes:
+            if isinstance(attributes, types.MappingProxyType):
+                named = zip(attributes, some, strict=True)
+                values += [value for name, value in named if name[:2] != "__"]
+        return [value for value in values if is_data(value)]
+
     def watches_anything(self) -> bool:
         """Whether there is anything that can change."""
         return bool(self._globals or self._absent or self._cells or self._classes)
+
+
+_DEFINITIONS: Final = (
+    *(types.FunctionType, type, types.ModuleType, types.BuiltinFunctionType, LruCacheWrapper),
+    *(staticmethod, classmethod, property, functools.cached_property),
+    *(types.MemberDescriptorType, types.GetSetDescriptorType),
+)
+
+
+def is_data(value: object) -> bool:
+    """Whether an object is none of those that definitions are made of, and can change."""
+    return type(value) not in ATOMS and not isinstance(value, _DEFINITIONS)
 
 
 def _travels(definition: types.FunctionType | type) -> bool:

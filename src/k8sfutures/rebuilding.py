@@ -13,7 +13,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, Final
 
-from .scopes import IdentityMap, Namespace, current, find_or_make, identify, known_identity
+from .living import IdentityMap
+from .scopes import Namespace, current, find_or_make, identify, known_identity
 
 # --- functions
 

@@ -53,6 +53,16 @@ def _reduce_code(code: types.CodeType) -> Reduced:
     return make, tuple(code.co_filename if one == "<dynamic-code>" else one for one in arguments)
 
 
+_DISPATCHING: Final[Any] = functools.singledispatch(lambda _: None)
+OF_DISPATCHING: Final = frozenset(vars(_DISPATCHING))
+"""The attributes that `functools.singledispatch` gives each function that it makes."""
+
+
+def is_dispatching(function: types.FunctionType) -> bool:
+    """Whether `functools.singledispatch` has made a function."""
+    return function.__code__ is _DISPATCHING.__code__
+
+
 _reduce_code_of_cloudpickle: Final = cloudpickle.Pickler.dispatch_table[types.CodeType]
 
 

@@ -26,66 +26,15 @@ import sys
 import threading
 import types
 import uuid
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
-V = TypeVar("V")
-
-
-def _hold(obj: Any, gone: Callable[[Any], None]) -> Callable[[], Any]:
-    """What returns an object while it lives, or for ever where nothing tells when it goes."""
-    try:
-        return weakref.ref(obj, gone)
-    except TypeError:  # an alias of a type, for one: it hardly ever goes
-        return lambda: obj
+from .living import IdentityMap, Living
 
 
-class IdentityMap(Generic[V]):
-    """Values by object, while it lives; asks no object for its hash, or whether it is equal."""
-
-    def __init__(self) -> None:
-        self._entries: dict[int, tuple[Callable[[], Any], V]] = {}
-
-    def get(self, obj: object) -> V | None:
-        """The value for an object, or None."""
-        entry = self._entries.get(id(obj))
-        return entry[1] if entry is not None and entry[0]() is obj else None
-
-    def put(self, obj: object, value: V) -> None:
-        """Set the value for an object."""
-        entries, key = self._entries, id(obj)
-
-        def gone(reference: object) -> None:
-            entry = entries.get(key)
-            if entry is not None and entry[0] is reference:
-                del entries[key]
-
-        entries[key] = (_hold(obj, gone), value)
-
-
-class _Living:
-    """Objects by key, while they live."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, Callable[[], Any]] = {}
-
-    def get(self, key: str) -> Any:
-        entry = self._entries.get(key)
-        return None if entry is None else entry()
-
-    def put(self, key: str, obj: object) -> None:
-        entries = self._entries
-
-        def gone(reference: object) -> None:
-            if entries.get(key) is reference:
-                del entries[key]
-
-        entries[key] = _hold(obj, gone)
-
-
-def _new_id() -> str:
+def new_id() -> str:
+    """An identity or a version that no process has had."""
     # Not a counter: all CPU processes of a pod are forked from one.
     return uuid.uuid4().hex
 
@@ -125,7 +74,7 @@ class Names:
         """
         known = self._names.get(name)
         if known is None or (known.fingerprint or fingerprint) != fingerprint:
-            known = self._names[name] = _Name(_new_id())
+            known = self._names[name] = _Name(new_id())
         known.fingerprint = fingerprint
         return known.version
 
@@ -206,7 +155,7 @@ class Identity:
 
 
 _identities: Final[IdentityMap[Identity]] = IdentityMap()
-_natives: Final = _Living()
+_natives: Final = Living()
 _native_namespaces: Final[dict[str, Namespace]] = {}
 _lock: Final = threading.RLock()
 
@@ -216,7 +165,7 @@ def identify(obj: object) -> Identity:
     with _lock:
         known = _identities.get(obj)
         if known is None:
-            known = Identity(_new_id(), native=True, names=Names(native=True))
+            known = Identity(new_id(), native=True, names=Names(native=True))
             _identities.put(obj, known)
             _natives.put(known.id, obj)
         return known
@@ -249,7 +198,29 @@ def find_or_make(definition_id: str, version: str, make: Callable[[], Any]) -> A
             found = make()
             objects.put(key, found)
             _identities.put(found, Identity(definition_id, native=False, version=version))
+        current().keep(definition_id, found)
         return found
+
+
+def load_unit(definition_id: str, key: str, data: bytes) -> Any:
+    """The class of a unit; what pickles call.
+
+    Args:
+        definition_id: the identity of the class.
+        key: of the unit.
+        data: the pickle that it is.
+    """
+    native = _natives.get(definition_id)
+    return current().load_unit(definition_id, key, data) if native is None else native
+
+
+def find(definition_id: str) -> Any:
+    """A definition that a unit of the same pickle has brought; what pickles call."""
+
+    def missing() -> Any:
+        raise pickle.UnpicklingError(f"the class with identity {definition_id} is not here")
+
+    return find_or_make(definition_id, "", missing)
 
 
 def native_namespace(name: str, namespace: dict[str, Any]) -> Namespace:
@@ -258,7 +229,7 @@ def native_namespace(name: str, namespace: dict[str, Any]) -> Namespace:
         for known in _native_namespaces.values():
             if known.namespace is namespace:
                 return known
-        made = Namespace(_new_id(), name, namespace, native=True)
+        made = Namespace(new_id(), name, namespace, native=True)
         _native_namespaces[made.id] = made
         return made
 
@@ -296,6 +267,25 @@ def nameless_namespace(base: dict[str, Any]) -> Namespace:
 
 
 @dataclass(slots=True)
+class Unit:
+    """The pickle of a class with all that it needs; see `units`.
+
+    Attributes:
+        key: another one for each that is made.
+        data: the pickle.
+        classes: the identities of the classes in it.
+        kept: where it was loaded: what it has brought, which other pickles refer to.
+        generation: of the scope, when all that it brought was in place.
+    """
+
+    key: str
+    data: bytes
+    classes: frozenset[str]
+    kept: dict[str, Any] = field(default_factory=dict)
+    generation: int = -1
+
+
+@dataclass(slots=True)
 class Loaded:
     """What was loaded from a pickle, to be used later.
 
@@ -314,13 +304,18 @@ class Scope:
     """Definitions of one client, in a process that is not the client's."""
 
     def __init__(self) -> None:
-        self.objects = _Living()
+        self.objects = Living()
         self.namespaces: dict[str, Namespace] = {}
+        self.units: dict[str, Unit] = {}
+        """Those that came from elsewhere, by the identity of their class."""
+        self.made: dict[str, Any] = {}
+        """Those that were made here."""
         self.generation = 0
         """Changes whenever a name gets another version."""
         self._by_dict: dict[int, Namespace] = {}
         self._main: types.ModuleType | None = None
         self._collected: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
+        self._kept: dict[str, Any] | None = None
 
     def add(self, made: Namespace, module: types.ModuleType) -> None:
         """Take in a namespace that has just been made."""
@@ -368,6 +363,31 @@ class Scope:
         """Note for `use` what a pickle puts in place."""
         if self._collected is not None:
             self._collected.append((bind, args))
+
+    def keep(self, definition_id: str, definition: object) -> None:
+        """Note for a unit what its pickle brings."""
+        if self._kept is not None:
+            self._kept[definition_id] = definition
+
+    def load_unit(self, definition_id: str, key: str, data: bytes) -> Any:
+        """The class of a unit; unpickled where that is not the one that is in place."""
+        unit = self.units.get(definition_id)
+        if (
+            unit is not None
+            and unit.key == key
+            and unit.generation == self.generation
+            and self._collected is None
+        ):
+            return unit.kept[definition_id]
+        kept: dict[str, Any] = {}
+        before, self._kept = self._kept, kept
+        try:
+            cls = pickle.loads(data)
+        finally:
+            self._kept = before
+        classes = frozenset(key for key, it in kept.items() if isinstance(it, type))
+        self.units[definition_id] = Unit(key, data, classes, kept, self.generation)
+        return cls
 
     def use(self, loaded: Loaded) -> Any:
         """What was loaded, with all in place that its pickle brought."""

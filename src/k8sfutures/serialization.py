@@ -21,6 +21,7 @@ import io
 import pickle
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -96,7 +97,8 @@ def _dumps_definitions(obj: object) -> bytes:
     try:
         buffer = io.BytesIO()
         with _by_value():
-            DefinitionsPickler(buffer, PROTOCOL).dump(obj)
+            units = not isinstance(obj, types.FunctionType | type)
+            DefinitionsPickler(buffer, PROTOCOL, units=units).dump(obj)
         return buffer.getvalue()
     except Exception as from_cloudpickle:
         try:

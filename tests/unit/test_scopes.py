@@ -10,7 +10,8 @@ import weakref
 import pytest
 
 from k8sfutures.definitions import DefinitionsPickler
-from k8sfutures.scopes import IdentityMap, Scope, current
+from k8sfutures.living import IdentityMap
+from k8sfutures.scopes import Scope, current
 from k8sfutures.serialization import dumps, loads
 
 SOURCE = """
