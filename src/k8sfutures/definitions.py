@@ -21,9 +21,8 @@ import re
 import sys
 import types
 import typing
-from collections import ChainMap
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import cloudpickle
 from cloudpickle import cloudpickle as internal
@@ -112,7 +111,8 @@ class Reducers:
         super().__init__(*args, **kwargs)
         self._namespaces: dict[int, _NamespaceReference] = {}
         self._globals: dict[int, _Global] = {}
-        self._streams = {id(sys.stdout): "stdout", id(sys.stderr): "stderr"}
+        self._plain: set[int] = set()
+        """Types whose instances are left to others."""
         # What has an entry above by its id must not go meanwhile.
         self._kept: list[object] = []
         self._uses_units = False
@@ -122,14 +122,20 @@ class Reducers:
 
     def reducer_override(self, obj: Any) -> Reduced:
         kind = type(obj)
+        if id(kind) in self._plain:
+            return NotImplemented
         if kind is types.FunctionType:
             return self._function(obj)
         if issubclass(kind, type):
             return self._class(obj)
-        if id(obj) in self._streams and obj is not None:
-            return getattr, (sys, self._streams[id(obj)])
+        for name in ("stdout", "stderr"):
+            if obj is getattr(sys, name) and obj is not None:
+                return getattr, (sys, name)
         if issubclass(kind, BaseException):
             return self._exception(obj)
+        if kind is not io.TextIOWrapper and kind is not type(sys.stdout):
+            self._plain.add(id(kind))
+            self._kept.append(kind)
         return NotImplemented
 
     @staticmethod
@@ -241,9 +247,10 @@ class Reducers:
             return special
         if not travels_by_value(cls):
             return NotImplemented
-        if self._uses_units and is_found_by_name(cls):
+        definition_id = identify(cls).id
+        if self._uses_units and (definition_id in current().units or is_found_by_name(cls)):
             return self._unit(cls)
-        self.classes.add(identify(cls).id)
+        self.classes.add(definition_id)
         if enumerations.is_enum(cls):
             attributes = enumerations.without_members(cls, _attributes(cls)[0])
             members = (
@@ -305,13 +312,21 @@ class DefinitionsPickler(Reducers, cloudpickle.Pickler):  # type: ignore[misc]
         units: whether classes are put into it as units, which is good for data.
     """
 
-    dispatch_table: ClassVar[Any] = ChainMap(REDUCERS, cloudpickle.Pickler.dispatch_table)
-
     def __init__(
         self, file: Any, protocol: int, buffer_callback: Any = None, *, units: bool = False
     ) -> None:
+        # cloudpickle's is a ChainMap, which costs more for each object than all else.
+        self.dispatch_table = dispatch_table()
         super().__init__(file, protocol, buffer_callback)
         self._uses_units = units
+
+
+def dispatch_table() -> dict[type, Any]:
+    """The reducers by type: ours, cloudpickle's, and those that the user has registered."""
+    return copyreg.dispatch_table | _OF_CLOUDPICKLE | REDUCERS
+
+
+_OF_CLOUDPICKLE: Final[dict[type, Any]] = cloudpickle.Pickler.dispatch_table.maps[0]
 
 
 def _pickled_class(cls: type) -> tuple[bytes, frozenset[str]]:

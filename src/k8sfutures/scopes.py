@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import importlib.machinery
 import pickle
 import sys
 import threading
@@ -247,6 +248,9 @@ def namespace(namespace_id: str, name: str, base: dict[str, Any]) -> Namespace:
         if found is None:
             module = types.ModuleType(name)
             module.__dict__.update(base, __builtins__=builtins)
+            if name == "__main__":
+                # Else a process that a call starts by multiprocessing would look for its file.
+                module.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
             found = Namespace(namespace_id, name, module.__dict__, native=False)
             current().add(found, module)
         return found

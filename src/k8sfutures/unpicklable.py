@@ -11,17 +11,13 @@ import functools
 import pickle
 import time
 import types
-from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-import cloudpickle
-
-from .definitions import Reducers
+from .definitions import Reducers, dispatch_table
 from .fingerprints import ATOMS, LruCacheWrapper
 from .functions import name_of
-from .reducers import REDUCERS
 from .serialization import PROTOCOL, _by_value
 
 SECONDS: Final = 2.0
@@ -134,7 +130,7 @@ class _Tracer(Reducers, _Pickler):  # type: ignore[misc]
 
     def __init__(self, deadline: float) -> None:
         super().__init__(_Nowhere(), PROTOCOL, buffer_callback=lambda _: None)
-        self.dispatch_table = ChainMap(REDUCERS, cloudpickle.Pickler.dispatch_table)
+        self.dispatch_table = dispatch_table()
         self.chain: list[Any] = []
         self._deadline = deadline
 

@@ -84,38 +84,49 @@ def module(folder: Path, here: Path, environment: dict[str, str]) -> None:
 
 
 def interactive(folder: Path, here: Path, environment: dict[str, str]) -> None:
-    """As somebody would type it, in a terminal."""
-    master, terminal = pty.openpty()
-    environment = environment | {"TERM": "dumb", "PYTHON_BASIC_REPL": "1"}
+    """As one would type it, into a Python whose input is no terminal."""
+    lines = "\n".join([*statements(kinds()), "exit()", ""])
+    converse(here, environment | {"TERM": "dumb"}, lines, terminal=False)
+
+
+def terminal(folder: Path, here: Path, environment: dict[str, str]) -> None:
+    """As one would paste it into the prompt that Python has since 3.13."""
+    pasted = [f"\x1b[200~{one.rstrip()}\x1b[201~\r\r" for one in statements(kinds())]
+    environment = {**environment, "TERM": "xterm", "PYTHON_HISTORY": str(here / "history")}
+    converse(here, environment, "".join([*pasted, "exit()\r"]), terminal=True)
+
+
+def converse(here: Path, environment: dict[str, str], text: str, *, terminal: bool) -> None:
+    """Run an interactive Python, and type a text into it."""
+    master, theirs = pty.openpty()
     client = subprocess.Popen(
         [sys.executable, "-i", "-q"],
         cwd=here,
         env=environment,
-        stdin=subprocess.PIPE,
-        stdout=terminal,
-        stderr=terminal,
+        stdin=theirs if terminal else subprocess.PIPE,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
     )
-    os.close(terminal)
-    said = bytearray()
-    typed = "\n".join([*statements(kinds()), "exit()", ""]).encode()
-    assert client.stdin is not None
-    os.set_blocking(client.stdin.fileno(), False)
-    waiting = [client.stdin.fileno()]
+    os.close(theirs)
+    keyboard = master if terminal else client.stdin.fileno()
+    os.set_blocking(keyboard, False)
+    left, said = text.encode(), bytearray()
     try:
         while True:
-            readable, writable, _ = select.select([master], waiting, [], WAIT)
-            assert readable or writable, said.decode()
+            typing = [keyboard] if left else []
+            readable, writable, _ = select.select([master], typing, [], WAIT)
+            assert readable or writable, said.decode(errors="replace")
             if writable:
-                typed = typed[os.write(waiting[0], typed[:4096]) :]
-                if not typed:
-                    waiting.clear()
+                left = left[os.write(keyboard, left[:1024]) :]
+                if not left and not terminal:
                     client.stdin.close()
             if readable:
                 try:
                     said += os.read(master, 1 << 16)
                 except OSError:  # it has ended
                     break
-        assert client.wait(10) == 0, said.decode()
+        assert client.wait(10) == 0, said.decode(errors="replace")
     finally:
         client.kill()
         client.wait()
@@ -138,6 +149,8 @@ WAYS = {
     "repl": interactive,
     "notebook": notebook,
 }
+if sys.version_info >= (3, 13):
+    WAYS["terminal"] = terminal
 
 Settings = dict[str, Any]
 

@@ -238,7 +238,8 @@ def test_what_cannot_travel_is_an_error_and_no_copy(things):
     for name, thing in things.items():
         error = told(taking, Job(thing))
         assert type(error) is TypeError
-        assert str(error).startswith(f"args[0].session.connection: cannot pickle '{name}"), error
+        assert str(error).startswith("args[0].session.connection: cannot pickle '"), error
+        assert name.rpartition(".")[2] in str(error)  # where Python's words do not say all
 
 
 @pytest.mark.parametrize(

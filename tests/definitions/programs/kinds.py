@@ -16,6 +16,7 @@ import functools
 import inspect
 import json
 import logging
+import multiprocessing
 import operator
 import os
 import os.path as paths
@@ -1282,6 +1283,15 @@ def the_main_module_of_a_call(ex):
 
     assert run(ex, look) == (FACTOR, "__main__", "__main__", 3)
     assert run(ex, lambda: pickle.loads(pickle.dumps(Point(1))) == Point(1))
+
+
+@case
+def processes_that_a_call_starts(ex):
+    def start():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(abs, (-1,))
+
+    assert run(ex, start) == 1
 
 
 def hinted(point: "Point", colours: "list[Colour] | None" = None) -> "Frozen":
