@@ -15,6 +15,7 @@ cloudpickle's pickler, with reducers of our own where its are not enough:
 from __future__ import annotations
 
 import copyreg
+import enum
 import inspect
 import io
 import re
@@ -28,16 +29,19 @@ import cloudpickle
 from cloudpickle import cloudpickle as internal
 
 from . import enumerations
+from .classes import attributes_of, first_namespace, runs_code
 from .fingerprints import ATOMS, PROTOCOL, fingerprint, fingerprint_of_attribute, linked
 from .rebuilding import (
     make_class,
     make_dispatching,
     make_exception,
     make_function,
+    make_named,
     make_quiet_class,
     set_class,
     set_dispatching,
     set_function,
+    set_named,
 )
 from .reducers import OF_DISPATCHING, REDUCERS, Reduced, is_dispatching, travels_by_value
 from .scopes import (
@@ -133,6 +137,11 @@ class Reducers:
                 return getattr, (sys, name)
         if issubclass(kind, BaseException):
             return self._exception(obj)
+        if issubclass(kind, enum.Enum):
+            plain = enumerations.is_plain_member(obj)
+            return (enumerations.member_of, (kind, obj._name_)) if plain else NotImplemented
+        if isinstance(kind.__reduce__, types.FunctionType) and travels_by_value(kind):
+            return self._named(obj)
         if kind is not io.TextIOWrapper and kind is not type(sys.stdout):
             self._plain.add(id(kind))
             self._kept.append(kind)
@@ -144,12 +153,22 @@ class Reducers:
         kind = type(error)
         if (
             kind in copyreg.dispatch_table
-            or kind.__reduce__ is not BaseException.__reduce__
+            or isinstance(kind.__reduce__, types.FunctionType)
             or kind.__reduce_ex__ is not object.__reduce_ex__
             or not isinstance(kind.__init__, types.FunctionType)
         ):
             return NotImplemented
-        return make_exception, (kind, error.args), vars(error)
+        reduced: Any = error.__reduce__()
+        return make_exception, (kind, reduced[1]), *reduced[2:]
+
+    def _named(self, obj: Any) -> Reduced:
+        """An object that says that it is a global of its module: ``__reduce__`` returns a name."""
+        reduced = obj.__reduce__()
+        module = sys.modules.get(type(obj).__module__)
+        if not isinstance(reduced, str) or module is None:
+            return reduced
+        reference = self._namespace(vars(module))
+        return make_named, (reference, reduced, type(obj)), vars(obj), None, None, set_named
 
     # --- namespaces
 
@@ -252,7 +271,7 @@ class Reducers:
             return self._unit(cls)
         self.classes.add(definition_id)
         if enumerations.is_enum(cls):
-            attributes = enumerations.without_members(cls, _attributes(cls)[0])
+            attributes = enumerations.without_members(cls, attributes_of(cls)[0])
             members = (
                 self._versions(cls, attributes),
                 enumerations.attributes_of_members(cls),
@@ -262,11 +281,12 @@ class Reducers:
                 *(enumerations.make_enum, enumerations.arguments(cls)),
                 *(members, None, None, enumerations.set_enum),
             )
-        make: Any = make_quiet_class if _runs_code(cls) else make_class
-        # A TypedDict shows what it was defined with; what it really is cannot be derived from.
-        bases = cls.__orig_bases__ if typing.is_typeddict(cls) else cls.__bases__
-        args = (type(cls), cls.__name__, bases, _first_namespace(cls), identify(cls).id)
-        attributes, registered = _attributes(cls)
+        make: Any = make_quiet_class if runs_code(cls) else make_class
+        bases = cls.__bases__
+        if typing.is_typeddict(cls):  # what it really is, cannot be derived from
+            bases = cls.__dict__.get("__orig_bases__", (typing.TypedDict,))
+        args = (type(cls), cls.__name__, bases, first_namespace(cls), identify(cls).id)
+        attributes, registered = attributes_of(cls)
         state = self._versions(cls, attributes), registered, self._bindings_of_class(cls)
         return make, args, state, None, None, set_class
 
@@ -386,47 +406,3 @@ def _identity_of(function: types.FunctionType) -> tuple[str, str]:
 
 def _is_own_global(function: types.FunctionType) -> bool:
     return function.__globals__.get(function.__name__) is function
-
-
-# --- classes
-
-
-def _attributes(cls: type) -> tuple[dict[str, Any], list[type]]:
-    """What a class has beside its bases and slots, and what is registered with it if abstract."""
-    attributes = dict(internal._class_getstate(cls)[0])  # noqa: SLF001
-    registered = attributes.pop("_abc_impl", [])
-    for name, value in list(attributes.items()):
-        is_slot = inspect.ismemberdescriptor(value) or inspect.isgetsetdescriptor(value)
-        if is_slot and value.__objclass__ is cls:
-            del attributes[name]
-    attributes["__qualname__"] = cls.__qualname__
-    for name in ("__slots__", "__orig_bases__", "__module__"):
-        attributes.pop(name, None)
-    return attributes, [one for one in registered if one is not None]
-
-
-def _first_namespace(cls: Any) -> dict[str, Any]:
-    """What has to be in the namespace of a class when it is made."""
-    own = cls.__dict__
-    found = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    if "__slots__" in own:
-        slots = own["__slots__"]
-        # One may have given what can be gone through once only.
-        known = isinstance(slots, str | tuple | list | dict)
-        found["__slots__"] = (
-            slots if known else [name for name in own if inspect.ismemberdescriptor(own[name])]
-        )
-    if "__orig_bases__" in own:
-        found["__orig_bases__"] = own["__orig_bases__"]
-    if isinstance(own.get("__dict__"), property):
-        found["__dict__"] = own["__dict__"]
-    return found
-
-
-def _runs_code(cls: type) -> bool:
-    """Whether to define such a class runs code of the user's, which has run for this one."""
-    if travels_by_value(type(cls)):
-        return True
-    return any(
-        "__init_subclass__" in vars(base) and travels_by_value(base) for base in cls.__mro__[1:]
-    )

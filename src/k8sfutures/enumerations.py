@@ -46,6 +46,19 @@ def arguments(cls: Any) -> tuple[Any, ...]:
     )
 
 
+def is_plain_member(member: Any) -> bool:
+    """Whether an object is a member with a name, and travels as an Enum's members do."""
+    cls = type(member)
+    if not isinstance(cls, enum.EnumType) or cls._member_map_.get(member._name_) is not member:
+        return False
+    return bool(cls.__reduce_ex__.__module__ == "enum")
+
+
+def member_of(cls: Any, name: str) -> Any:
+    """A member by its name: its value may be a copy at the other end, and not be found."""
+    return cls._member_map_[name]
+
+
 def without_members(cls: Any, namespace: dict[str, Any]) -> dict[str, Any]:
     """The attributes of an Enum that making its members does not bring."""
     names = {*_members(cls), *_MADE}
@@ -91,7 +104,9 @@ class _Part:
         self.value = value
 
 
-def _new(cls: Any, part: _Part) -> Any:
+def _new(cls: Any, part: Any) -> Any:
+    if isinstance(part, tuple):  # so an Enum of tuples has it
+        (part,) = part
     made = cls._member_type_.__new__(cls, *part.data)
     made._value_ = part.value
     return made

@@ -235,8 +235,24 @@ def make_exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseExcep
         if isinstance(initialize, types.WrapperDescriptorType):  # written in C: takes args
             initialize(made, *args)
             break
-    made.args = args
     return made
+
+
+# --- objects that are globals
+
+
+def make_named(namespace: Namespace, name: str, cls: type) -> Any:
+    """The object that is this global of its module, and of which there is only one."""
+    found = namespace.namespace.get(name)
+    if not isinstance(found, cls):
+        found = namespace.namespace[name] = object.__new__(cls)
+    return found
+
+
+def set_named(obj: Any, attributes: dict[str, Any]) -> None:
+    """Set the attributes of such an object, if it has just been made."""
+    if attributes and not vars(obj):
+        vars(obj).update(attributes)
 
 
 # --- what else can be defined

@@ -507,6 +507,10 @@ class Options(TypedDict, total=False):
     depth: int
 
 
+class MoreOptions(Options):
+    width: int
+
+
 @case
 def data_classes(ex):
     for it in (Point(1), Frozen(1, "a"), Named(first=1, second=Point(2)), Point3(1, 2, ["t"], 4)):
@@ -553,6 +557,7 @@ def named_tuples_and_typed_dicts(ex):
     assert run(ex, lambda o: o["depth"], Options(depth=2)) == 2
     assert run(ex, lambda: Options(depth=1)) == {"depth": 1}
     assert run(ex, lambda: Options.__total__) is False
+    assert run(ex, lambda: MoreOptions.__required_keys__) == {"width"}
 
 
 # --- enumerations
@@ -628,6 +633,17 @@ class Shape(enum.Enum):
         return "a shape"
 
 
+class Pairs(tuple, enum.Enum):
+    ONE = (1, 2)
+
+
+class Action(enum.Enum):
+    SCALE = enum.member(times)
+
+    def __call__(self, *args):
+        return self.value(*args)
+
+
 def colour_of(colour=Colour.GREEN, *, also=Right.BOTH):
     return colour, also, colour is Colour.GREEN
 
@@ -640,7 +656,7 @@ def same_members(members):
 def enumerations(ex):
     members = [
         *(Colour.RED, Colour.CRIMSON, Level.HIGH, Word.HELLO, Right.READ, Right.BOTH, Bits.B),
-        *(Planet.EARTH, Coordinate.PY, Lenient.NO, Shape.ROUND),
+        *(Planet.EARTH, Coordinate.PY, Lenient.NO, Shape.ROUND, Pairs.ONE, Action.SCALE),
     ]
     back, same = run(ex, same_members, members)
     assert all(one is other for one, other in zip(back, members, strict=True)), back
@@ -664,6 +680,8 @@ def what_members_are_on_the_pod(ex):
         "P.Y",
         b"\x08",
     )
+    assert run(ex, Action.SCALE, 2) == 6
+    assert run(ex, lambda: tuple(Pairs.ONE)) == (1, 2)
     assert run(ex, lambda: Coordinate(7)) is Coordinate.PX
     assert run(ex, lambda: Lenient("other")) is Lenient.NO
     assert run(ex, str, Shape.ROUND) == "a shape"
@@ -770,6 +788,14 @@ class Reduced:
         return Reduced, (self.sum, 0)
 
 
+class OnlyOne:
+    def __reduce__(self):
+        return "ONLY"
+
+
+ONLY = OnlyOne()
+
+
 class Foreign:
     def __init__(self, text):
         self.text = text
@@ -803,6 +829,7 @@ def slots_and_states(ex):
     assert run(ex, WithState).value == 2
     assert run(ex, lambda r: r.sum, Reduced(1, 2)) == 3
     assert run(ex, lambda f: f.text, Foreign("a")) == "a!"
+    assert run(ex, lambda it: (it, it is ONLY), ONLY) == (ONLY, True)
     assert run(ex, lambda w: w, WithArguments(1, b=2)).made == (1, 2)
 
 
@@ -1381,6 +1408,12 @@ class WithItems(KeyError):
         return f"{len(self.items)} items"
 
 
+class NotThere(OSError):
+    def __init__(self, path):
+        super().__init__(2, "not there", path)
+        self.path = path
+
+
 class Many(ExceptionGroup):
     def derive(self, excs):
         return Many(self.message, excs)
@@ -1405,6 +1438,9 @@ def exceptions_with_constructors_of_their_own(ex):
     assert type(error.__cause__) is TwoArguments
     back = run(ex, lambda e: e, TwoArguments(1, 2))
     assert (type(back), back.first) == (TwoArguments, 1)
+    for back in (run(ex, lambda e: e, NotThere("p")), raised(ex, fail, NotThere("p"))):
+        assert (type(back), back.errno, back.filename, back.path) == (NotThere, 2, "p", "p")
+        assert str(back) == str(NotThere("p"))
 
 
 @case
