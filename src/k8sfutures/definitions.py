@@ -87,7 +87,7 @@ class _NamespaceReference:
         owner = current().owner(namespace)
         module = sys.modules.get(name) if isinstance(name, str) else None
         if owner is None and module is not None and vars(module) is namespace:
-            if name != "__main__" and not internal._is_registered_pickle_by_value(module):  # noqa: SLF001
+            if _is_importable(module):
                 self._reduced: Reduced = (imported_namespace, (name,))
                 return
             owner = native_namespace(module.__name__, namespace)
@@ -100,6 +100,12 @@ class _NamespaceReference:
 
     def __reduce__(self) -> Reduced:
         return self._reduced
+
+
+def _is_importable(module: types.ModuleType) -> bool:
+    if module.__name__ == "__main__" or getattr(module, "__spec__", None) is None:
+        return False
+    return not internal._is_registered_pickle_by_value(module)  # noqa: SLF001
 
 
 _namespace: Final = namespace

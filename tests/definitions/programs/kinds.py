@@ -633,7 +633,7 @@ class Shape(enum.Enum):
         return "a shape"
 
 
-class Pairs(tuple, enum.Enum):
+class Corner(tuple, enum.Enum):
     ONE = (1, 2)
 
 
@@ -656,7 +656,7 @@ def same_members(members):
 def enumerations(ex):
     members = [
         *(Colour.RED, Colour.CRIMSON, Level.HIGH, Word.HELLO, Right.READ, Right.BOTH, Bits.B),
-        *(Planet.EARTH, Coordinate.PY, Lenient.NO, Shape.ROUND, Pairs.ONE, Action.SCALE),
+        *(Planet.EARTH, Coordinate.PY, Lenient.NO, Shape.ROUND, Corner.ONE, Action.SCALE),
     ]
     back, same = run(ex, same_members, members)
     assert all(one is other for one, other in zip(back, members, strict=True)), back
@@ -681,7 +681,7 @@ def what_members_are_on_the_pod(ex):
         b"\x08",
     )
     assert run(ex, Action.SCALE, 2) == 6
-    assert run(ex, lambda: tuple(Pairs.ONE)) == (1, 2)
+    assert run(ex, lambda: tuple(Corner.ONE)) == (1, 2)
     assert run(ex, lambda: Coordinate(7)) is Coordinate.PX
     assert run(ex, lambda: Lenient("other")) is Lenient.NO
     assert run(ex, str, Shape.ROUND) == "a shape"
