@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import functools
-import pickle
 import types
 from typing import Any, Final, NamedTuple
 
-from .functions import invoke, name_of
-from .messages import INLINE_LIMIT
-from .serialization import dumps, loads, split
+from .serialization import dumps, loads
 from .tracebacks import entries, reduce_traceback
 
 FIRST_FRAMES: Final = 20
@@ -74,33 +71,6 @@ def dumps_exception(error: BaseException, place: Place | None = None) -> bytes:
                 described.__traceback__ = None
                 return pickled(described)
     return data
-
-
-def split_result(
-    result: object, function: object, args: tuple[Any, ...]
-) -> tuple[list[bytes], list[pickle.PickleBuffer]]:
-    """Pickle what a function returned; an error says whose result it is, and of which type.
-
-    Args:
-        result: any object.
-        function: what returned it.
-        args: its arguments, of which the first is what was called where `invoke` has called it.
-
-    Returns:
-        Segments of the pickle, and its bulky buffers; see `serialization.split`.
-
-    Raises:
-        Exception: why it cannot be pickled.
-    """
-    try:
-        return split(result, INLINE_LIMIT)
-    except BaseException as error:
-        called = args[0] if function is invoke and args else function
-        kind = f"{type(result).__module__}.{type(result).__qualname__}"
-        error.add_note(
-            f"k8sfutures: the result of {name_of(called)}, of type {kind!r}, cannot be pickled"
-        )
-        raise
 
 
 def say_where(error: BaseException, call: str, words: str, place: Place) -> None:
@@ -209,7 +179,9 @@ def _described(error: BaseException, problem: BaseException) -> BaseException:
     import traceback
 
     from .errors import ResultNotLoadable
+    from .unpicklable import blame_exception
 
+    blame_exception(problem, error)
     story = "".join(traceback.format_exception_only(error)).strip()
     described = ResultNotLoadable(
         f"the call raised {story!r}, and that exception cannot be pickled: "

@@ -388,7 +388,7 @@ def pickled_initializer(
     try:
         return dumps((initializer, initargs))
     except Exception as error:
-        blame(error, initializer, initargs, {})
+        blame(error, initializer, initargs, {}, args_name="initargs")
         raise
 
 

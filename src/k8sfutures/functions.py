@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 import types
 import weakref
@@ -11,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .blobs import Blobs
-from .own_modules import own_modules
+from .fingerprints import LruCacheWrapper
+from .reads import Reads, reads_of
+from .units import look_again
 
 
 def invoke(function: Callable[..., object], /, *args: object, **kwargs: object) -> object:
@@ -27,6 +31,34 @@ def name_of(function: object) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
+def refuse_asynchronous(function: Any) -> None:
+    """Refuse what makes a coroutine when it is called: nobody would run that.
+
+    Args:
+        function: what was submitted.
+
+    Raises:
+        TypeError: it is a coroutine function or an asynchronous generator function.
+    """
+    name = name_of(function)
+    while isinstance(function, functools.partial | types.MethodType):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
+    if not hasattr(function, "__code__"):
+        function = vars(type(function)).get("__call__")
+    code = getattr(function, "__code__", None)
+    flags = code.co_flags if isinstance(code, types.CodeType) else 0
+    if flags & inspect.CO_COROUTINE:
+        kind, instead = "a coroutine function", f"asyncio.run({name}(...))"
+    elif flags & inspect.CO_ASYNC_GENERATOR:
+        kind, instead = "an asynchronous generator function", "asyncio.run(...)"
+    else:
+        return
+    raise TypeError(
+        f"{name} is {kind}: a call of it runs nothing, and what it makes cannot travel; submit a "
+        f"function that runs it, with {instead} for one"
+    )
+
+
 @dataclass(slots=True)
 class PickledFunction:
     """A function as it travels: once for each pod, under its id.
@@ -35,74 +67,20 @@ class PickledFunction:
         id: names it in calls; unique in this executor.
         name: for people.
         data: the pickle.
-        reads_globals: what it read from outside when it was pickled, as (namespace, name,
-            object).
-        reads_cells: likewise, as (cell, object).
+        reads: what it read from outside when it was pickled; None for what never changes.
     """
 
     id: int
     name: str
     data: bytes
-    reads_globals: list[tuple[dict[str, Any], str, object]]
-    reads_cells: list[tuple[types.CellType, object]]
+    reads: Reads | None = None
 
     def is_current(self) -> bool:
         """Whether the function still reads the same objects; if not, it is pickled anew."""
-        for namespace, name, value in self.reads_globals:
-            if namespace.get(name, _ABSENT) is not value:
-                return False
-        return all(_content(cell) is value for cell, value in self.reads_cells)
+        return self.reads is None or self.reads.are_current()
 
 
-_ABSENT: Final = object()
-
-
-def _content(cell: types.CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return _ABSENT
-
-
-def _travels_by_value(function: types.FunctionType) -> bool:
-    module = function.__module__ or "__main__"
-    return (
-        module == "__main__" or "<" in function.__qualname__ or module.encode() in own_modules.get()
-    )
-
-
-def _names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            names |= _names(const)
-    return names
-
-
-def _watch(function: types.FunctionType, pickled: PickledFunction, seen: set[int]) -> None:
-    """Record what a function that travels by value takes along, helpers included."""
-    if id(function) in seen or not _travels_by_value(function):
-        return
-    seen.add(id(function))
-    found: list[object] = []
-    namespace = function.__globals__
-    for name in _names(function.__code__):
-        value = namespace.get(name, _ABSENT)
-        if value is _ABSENT and name in _BUILTINS:
-            continue
-        pickled.reads_globals.append((namespace, name, value))
-        found.append(value)
-    for cell in function.__closure__ or ():
-        value = _content(cell)
-        pickled.reads_cells.append((cell, value))
-        found.append(value)
-    for value in found:
-        if isinstance(value, types.FunctionType):
-            _watch(value, pickled, seen)
-
-
-_BUILTINS: Final = frozenset(dir(__import__("builtins")))
-_CACHED: Final = (types.FunctionType, types.BuiltinFunctionType, type)
+_CACHED: Final = (types.FunctionType, types.BuiltinFunctionType, type, LruCacheWrapper)
 
 
 class Functions:
@@ -165,6 +143,8 @@ class Functions:
         Raises:
             Exception: what pickling it raised.
         """
+        refuse_asynchronous(function)
+        look_again()
         return self._new(name_of(function), self._dumps(function))
 
     def caller(self, function: Callable[..., object]) -> PickledFunction:
@@ -177,6 +157,7 @@ class Functions:
             `invoke` under an id of its own for each underlying function, so that durations
             are measured apart.
         """
+        refuse_asynchronous(function)
         key: object = getattr(function, "__func__", None) or getattr(function, "func", None)
         name = getattr(key, "__qualname__", None) or type(function).__qualname__
         known = self._callers.get(name)
@@ -186,9 +167,10 @@ class Functions:
         return known
 
     def _pickle(self, function: Any) -> PickledFunction:
+        refuse_asynchronous(function)
+        look_again()
         pickled = self._new(name_of(function), self._dumps(function))
-        if isinstance(function, types.FunctionType):
-            _watch(function, pickled, set())
+        pickled.reads = reads_of(function)
         key = id(function)
         function_id = pickled.id
 
@@ -206,7 +188,7 @@ class Functions:
 
     def _new(self, name: str, data: bytes) -> PickledFunction:
         with self._lock:
-            pickled = PickledFunction(self._next_id, name, data, [], [])
+            pickled = PickledFunction(self._next_id, name, data)
             self._next_id += 1
             self.bodies[pickled.id] = pickled
         return pickled

@@ -6,7 +6,7 @@ Three picklers, the cheapest that does the job:
 2. cloudpickle, for definitions that a pod cannot import: what lives in ``__main__`` or in a
    module of the user's own, and lambdas, closures and local classes anywhere. It keeps a
    registry, so that such a class is one class at either end;
-3. dill, for what neither of them takes.
+3. dill, for data that neither of them takes.
 
 C pickle alone does not know that a reference into ``__main__`` means nothing on a pod, so its
 output is searched for the names of such modules: the name of every module that a pickle
@@ -22,14 +22,14 @@ import pickle
 import sys
 import threading
 import types
-from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import cloudpickle
 
 from .bodies import Segments
+from .definitions import DefinitionsPickler
 from .own_modules import own_modules
 
 PROTOCOL: Final = 5
@@ -156,25 +156,9 @@ _TEXTS: Final = frozenset((bytes, str))
 
 
 def _refers_to_definitions(data: bytes) -> bool:
-    # `find`, as `in` takes ten times as long on bytes: it tries an integer first.
-    return data.find(_MAIN) >= 0 or (data.find(_REFERENCE) >= 0 and _refers_to_own(data))
-
-
-def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
-    """As cloudpickle does, with the name of the file kept: tracebacks show lines by it."""
-    make, arguments = _reduce_code_of_cloudpickle(code)
-    # As of 3.1.3 cloudpickle puts this in its place, so that equal code has equal pickles.
-    return make, tuple(code.co_filename if one == "<dynamic-code>" else one for one in arguments)
-
-
-_reduce_code_of_cloudpickle: Final = cloudpickle.Pickler.dispatch_table[types.CodeType]
-
-
-class _DefinitionsPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    dispatch_table: ClassVar[Any] = ChainMap(
-        {types.CodeType: _reduce_code},
-        cloudpickle.Pickler.dispatch_table,
-    )
+    # `find`, as `in` takes ten times as long on bytes: it tries an integer first. To look for
+    # one byte costs a tenth of looking for more.
+    return data.find(_REFERENCE) >= 0 and (data.find(_MAIN) >= 0 or _refers_to_own(data))
 
 
 def _dumps_definitions(
@@ -186,13 +170,18 @@ def _dumps_definitions(
     try:
         buffer = io.BytesIO()
         with _by_value():
-            _DefinitionsPickler(file or buffer, PROTOCOL, buffer_callback).dump(obj)
+            units = not isinstance(obj, types.FunctionType | type)
+            DefinitionsPickler(file or buffer, PROTOCOL, buffer_callback, units=units).dump(obj)
         return buffer.getvalue()
     except Exception as from_cloudpickle:
         try:
-            return _dumps_with_dill(obj)
+            data = _dumps_with_dill(obj)
         except Exception:  # cloudpickle's words name the object; dill's are its own
             raise from_cloudpickle from None
+        if data.find(_MAIN) >= 0 or _refers_to_own(data):
+            # What a pod cannot import, by name; or as something that is new at each load.
+            raise
+        return data
 
 
 def _dumps_with_dill(obj: object) -> bytes:
@@ -201,10 +190,11 @@ def _dumps_with_dill(obj: object) -> bytes:
     class Pickler(dill.Pickler):  # type: ignore[misc]
         dispatch = dill.Pickler.dispatch.copy()
 
-    # dill makes a new lock, and opens the file anew, on the machine where it loads them: for
-    # another machine that is no copy, and the user had better hear of it.
+    # dill makes a new lock, opens the file anew, and refers to what is gone at once, on the
+    # machine where it loads them: for another machine that is no copy, and the user had better
+    # hear of it.
     for kind in list(Pickler.dispatch):
-        if kind.__module__ in {"_thread", "_io"}:
+        if kind.__module__ in {"_thread", "_io", "_pyio", "weakref"}:
             del Pickler.dispatch[kind]
     buffer = io.BytesIO()
     Pickler(buffer, PROTOCOL, recurse=True).dump(obj)

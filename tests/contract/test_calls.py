@@ -157,7 +157,7 @@ def test_sys_exit_is_only_an_exception(ex):
 def test_an_argument_that_cannot_be_pickled(ex):
     good = ex.submit(pow, 2, 2)
     bad = ex.submit(capture, 1, threading.Lock(), name=2)
-    with pytest.raises(TypeError, match=r"cannot pickle '_thread\.lock'") as caught:
+    with pytest.raises(TypeError, match=r"^args\[1\]: cannot pickle '_thread\.lock'") as caught:
         bad.result()
     assert "args[1] of the call to capture" in caught.value.__notes__[0]
     assert good.result() == 4
@@ -165,14 +165,16 @@ def test_an_argument_that_cannot_be_pickled(ex):
 
 def test_a_function_that_cannot_be_pickled(ex):
     lock = threading.Lock()
-    with pytest.raises(TypeError, match="cannot pickle") as caught:
+    with pytest.raises(TypeError, match="→ variable lock: cannot pickle"):
         ex.submit(lambda: lock).result()
-    assert "the function of the call" in caught.value.__notes__[0]
 
 
 def test_a_result_that_cannot_be_pickled(ex):
-    with pytest.raises(TypeError, match="cannot pickle"):
+    with pytest.raises(TypeError, match=r"^result: cannot pickle '_thread\.lock'"):
         ex.submit(threading.Lock).result()
+    with pytest.raises(TypeError, match=r"^result\[1\]\['handle'\]: cannot pickle") as caught:
+        ex.submit(lambda: [1, {"handle": threading.Lock()}]).result()
+    assert "test_a_result_that_cannot_be_pickled.<locals>.<lambda>" in caught.value.__notes__[0]
 
 
 class Bomb:

@@ -335,6 +335,7 @@ class _FakeExecutor(K8sRabbitExecutor):
             retries=3,
             startup_timeout=source._settings.startup_timeout,
             flush_window=0.0,
+            output="marked",
         )
 
 

@@ -26,7 +26,7 @@ class ExitAtPickle:
 
 
 def a_map(*items):
-    map_ = Map(1, PickledFunction(1, "f", b"", [], []), Blobs())
+    map_ = Map(1, PickledFunction(1, "f", b""), Blobs())
     map_.add([(item,) for item in items])
     return map_
 

@@ -19,7 +19,6 @@ from k8sfutures.errors import ResultNotLoadable
 from k8sfutures.exceptions import dumps_exception
 from k8sfutures.functions import Functions, name_of
 from k8sfutures.serialization import dumps, loads
-from k8sfutures.unpicklable import blame
 
 FACTOR = 2
 
@@ -113,41 +112,6 @@ class TestObjects:
             dumps(Refuses())
 
 
-class TestBlame:
-    def blamed(self, function, args, kwargs):
-        error = TypeError("no")
-        blame(error, function, args, kwargs)
-        return getattr(error, "__notes__", [])
-
-    def test_it_names_the_part(self):
-        lock = threading.Lock()
-        (note,) = self.blamed(print, (1, lock), {})
-        assert "args[1] of the call to print, of type 'lock'" in note
-        (note,) = self.blamed(print, (1,), {"a": 1, "b": lock})
-        assert "kwargs['b']" in note
-        (note,) = self.blamed(lambda: lock, (), {})
-        assert "the function of the call to " in note
-
-    def test_of_several_the_first(self):
-        assert len(self.blamed(print, (threading.Lock(), threading.Lock()), {})) == 1
-
-    def test_nothing_to_blame(self):
-        assert self.blamed(print, (1,), {}) == []
-
-    def test_even_an_exit(self):
-        class Exits:
-            def __reduce__(self):
-                raise SystemExit
-
-        assert len(self.blamed("f", (Exits(),), {})) == 1
-
-    def test_names(self):
-        assert name_of(print) == "print"
-        assert name_of("f") == "f"
-        assert name_of(Point.double) == "Point.double"
-        assert name_of(functools.partial(print)) == "partial"
-
-
 class TestFunctions:
     def test_pickled_once(self):
         functions = Functions(Blobs())
@@ -206,7 +170,7 @@ class TestFunctions:
         assert loads(after.data)(1) == 2
 
     def test_an_installed_function_is_not_watched(self):
-        assert Functions(Blobs()).get(os.path.join).reads_globals == []
+        assert Functions(Blobs()).get(os.path.join).reads is None
 
     def test_dropped_when_it_dies(self):
         functions = Functions(Blobs())
@@ -233,6 +197,12 @@ class TestFunctions:
         functions = Functions(Blobs())
         assert functions.caller(Point(1).double) is functions.caller(Point(2).double)
         assert functions.caller(Point(1).double) is not functions.caller(functools.partial(scaled))
+
+    def test_names(self):
+        assert name_of(print) == "print"
+        assert name_of("f") == "f"
+        assert name_of(Point.double) == "Point.double"
+        assert name_of(functools.partial(print)) == "partial"
 
     def test_for_one_map(self):
         functions = Functions(Blobs())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
 from ..bodies import PARTS, loads, unpacked
+from ..scopes import Loaded, Scope
 from .bulk import Blob
 from .forwarding import Setup
 from .frames import BLOBS, DROP, FUNCTIONS, INITIALIZE, RELEASE
@@ -17,15 +17,16 @@ from .frames import BLOBS, DROP, FUNCTIONS, INITIALIZE, RELEASE
 class ClientState:
     """See the module's text."""
 
-    __slots__ = ("_blobs", "_functions", "_pickles", "initializer", "reporting", "setup")
+    __slots__ = ("_blobs", "_functions", "_pickles", "initializer", "reporting", "scope", "setup")
 
     def __init__(self) -> None:
         self._blobs: dict[int, Blob] = {}
         self._pickles: dict[int, bytes] = {}
-        self._functions: dict[int, Callable[..., object]] = {}
+        self._functions: dict[int, Loaded] = {}
         self.initializer: bytes | None = None
         self.reporting: bytes | None = None
         self.setup: Setup | None = None
+        self.scope = Scope()
 
     def take(self, kind: int, content: Any, files: deque[int]) -> None:
         """Take in a frame.
@@ -50,13 +51,13 @@ class ClientState:
             for number in content:
                 self._blobs.pop(number, None)
 
-    def function(self, function_id: int) -> Callable[..., object]:
+    def function(self, function_id: int) -> Any:
         """A function, loaded once."""
         function = self._functions.get(function_id)
         if function is None:
-            function = self.loads(self._pickles[function_id])
+            function = self.scope.load(lambda: self.loads(self._pickles[function_id]))
             self._functions[function_id] = function
-        return function
+        return self.scope.use(function)
 
     def loads(self, body: bytes) -> Any:
         """Load a body of the client's."""

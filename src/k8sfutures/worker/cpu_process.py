@@ -20,14 +20,18 @@ import os
 import socket
 import threading
 import time
+import types
 from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
 import msgpack
 
-from ..exceptions import Place, dumps_exception, split_result
-from ..messages import EXCEPTION, NOT_LOADABLE, RESULT
+from ..exceptions import Place, dumps_exception
+from ..functions import invoke
+from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
+from ..serialization import split
+from ..unpicklable import blame_result
 from .bulk import outcome_body
 from .client_state import ClientState
 from .forwarding import Forwarder
@@ -129,7 +133,10 @@ class CpuProcess:
     def _take(self, frame: tuple[Any, ...]) -> None:
         kind, name, *rest = frame
         if kind == LEAVE:
-            if self._clients.pop(name, None) is self._current:
+            left = self._clients.pop(name, None)
+            if left is not None:
+                left.scope.leave()
+            if left is self._current:
                 self._current = None
         elif kind == FORGET:
             for token in rest[0]:
@@ -182,6 +189,7 @@ class CpuProcess:
             self._leave()
             self._current = client
             self._forwarder.enter(client.reporting, client.setup)
+            client.scope.enter()
         if client.initializer is not None and not self._initialize(client):
             return
         if job.is_range and isinstance(job.bodies, bytes):
@@ -229,9 +237,16 @@ class CpuProcess:
         except BaseException as error:  # even SystemExit is the call's failure, not this process's
             return NOT_LOADABLE, 0, *self._failed(error)
         try:
-            segments, buffers = split_result(function(*args, **kwargs), function, args)
+            value = function(*args, **kwargs)
+            if type(value) is types.GeneratorType:
+                value = list(value)  # one that runs cannot travel; what it makes can
+        except BaseException as error:
+            return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
+        try:
+            segments, buffers = split(value, INLINE_LIMIT)
             return RESULT, (clock() - start) // 1000, *outcome_body(segments, buffers)
         except BaseException as error:
+            blame_result(error, function if function is not invoke else args[0], value)
             return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
 
     def _failed(self, error: BaseException) -> tuple[bytes, int | None]:

@@ -1,4 +1,5 @@
 """The CPU processes of a pod, on the agent's loop: started, fed, heard, replaced when they end."""
+
 from __future__ import annotations
 
 import logging
