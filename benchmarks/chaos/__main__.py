@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import heapq
 import itertools
-import json
 import os
 import random
 import shutil
@@ -44,8 +43,6 @@ def main() -> None:
 
     report = soak(folder, given.minutes * 60, given.seed, given.only, say)
     print(report.text())
-    if given.keep:
-        (folder / "quiet.json").write_text(json.dumps(report.quiet))
     if given.keep or report.violations:
         print(f"\nThe files of the run are in {folder}")
     else:

@@ -29,7 +29,7 @@ class Planned(Exception):
 
 def note(number: int) -> None:
     """Write down, in one piece, that a call runs."""
-    line = f"{number}\n".encode()
+    line = f"{number} {time.monotonic():.3f} {os.getpid()}\n".encode()
     if LEDGER.startswith("/"):
         descriptor = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:

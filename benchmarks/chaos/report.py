@@ -110,7 +110,7 @@ class Report:
             if after["files"] > before["files"] + MORE_FILES:
                 self.violations.append(f"{who} has more open files: {before} -> {after}")
             kept = KEPT // 1024 if who == "the client" else 0
-            if after["memory"] > before["memory"] * MORE_MEMORY + 20_000 + kept:
+            if after["memory"] > before["memory"] * MORE_MEMORY + 100_000 + kept:
                 self.violations.append(f"{who} has more memory: {before} -> {after}")
         if len(self.quiet) > 100:
             before, after = self.quiet[int(len(self.quiet) * SETTLED)], self.quiet[-1]

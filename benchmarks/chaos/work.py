@@ -72,6 +72,7 @@ class Workload:
         self._ids = itertools.count(1)
         self._stop = threading.Event()
         self._suspended: list[float] = []
+        self._tick = time.monotonic()
         self._losses = _Losses(self._tell)
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s {name} %(message)s"
@@ -82,7 +83,9 @@ class Workload:
 
     def _tell(self, kind: str, **fields: Any) -> None:
         with self._telling:
-            self._told.write(json.dumps({"kind": kind, **fields}) + "\n")
+            self._told.write(
+                json.dumps({"at": round(time.monotonic(), 3), "kind": kind, **fields}) + "\n"
+            )
 
     def _watch_stdin(self) -> None:
         while sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined]
@@ -90,12 +93,15 @@ class Workload:
         self._stop.set()
 
     def _watch_clock(self) -> None:
-        before = time.monotonic()
-        while not self._stop.wait(0.5):
-            now = time.monotonic()
-            if now - before > GAP:
-                self._suspended.append(now)
-            before = now
+        while True:
+            self._look_at_clock()
+            self._tick = time.monotonic()
+            threading.Event().wait(0.5)
+
+    def _look_at_clock(self) -> None:
+        now = time.monotonic()
+        if now - self._tick > GAP:
+            self._suspended.append(now)
 
     def _ids_for(self, count: int) -> range:
         first = next(self._ids)
@@ -139,6 +145,7 @@ class Workload:
             words = f"{type(error).__name__}: {error}"
             self._tell("violation", what=f"{kind} {numbers}: {words[:1500]}")
             counts = [(number, 0, 1) for number in numbers]
+        self._look_at_clock()
         again = sum(at >= begun for at in (*self._losses.at, *self._suspended))
         counts = counts or [(number, 1, 1) for number in numbers]
         rows = [

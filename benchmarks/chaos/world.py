@@ -172,8 +172,8 @@ class World:
     def executions(self, client: str) -> Counter[int]:
         """How often each call of a client has run."""
         path = self.ledger(client)
-        lines = path.read_text().split() if path.exists() else []
-        return Counter(map(int, lines))
+        lines = path.read_text().splitlines() if path.exists() else []
+        return Counter(int(line.split(" ", 1)[0]) for line in lines)
 
     def kill_a_client(self) -> str | None:
         """Kill the newest client, and start another; the first one stays."""
@@ -297,6 +297,8 @@ class World:
         for client in self.clients:
             if client.process.poll() is None:
                 client.kill()
+            said = "".join(f"{json.dumps(item)}\n" for item in client.said)
+            (self.folder / f"{client.name}.said").write_text(said)
         self.end_pods()
         self.proxy.close()
         self.node.kill()
