@@ -26,7 +26,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
+from types import ModuleType, UnionType
 from typing import Any, Final, Literal
 
 from ._version import __version__
@@ -86,6 +86,7 @@ class Settings:
     secret: str | None = None
     flush_window: float = 0.0
     output: Output = "marked"
+    ship: Sequence[str] | None = None
 
     def __repr__(self) -> str:
         shown = (
@@ -135,6 +136,19 @@ def _is_amount(amount: float | str) -> bool:
 def _copied(value: object) -> Any:
     """What the caller changes later does not change ours; what JSON cannot hold is refused."""
     return json.loads(json.dumps(value, allow_nan=False))
+
+
+def _names_to_ship(entries: Sequence[object]) -> list[str]:
+    return [getattr(entry, "__name__", None) or str(entry) for entry in entries]
+
+
+def _can_be_shipped(entries: Sequence[object]) -> bool:
+    if not all(isinstance(entry, str | Path | ModuleType) and str(entry) for entry in entries):
+        return False
+    from .shipping import check  # this module alone does not need it
+
+    check(_names_to_ship(entries))
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +240,11 @@ _SETTINGS: Final[Mapping[str, _Setting]] = {
     "secret": _SECRET,
     "flush_window": _seconds("0 or more", lambda seconds: seconds >= 0),
     "output": _one_of("marked", "plain", "off"),
+    "ship": _Setting(
+        "a list of modules, or names of modules, or paths of files and folders (JSON in the "
+        "environment)",
+        *(list | tuple, _can_be_shipped, json.loads, _names_to_ship),
+    ),
 }
 
 

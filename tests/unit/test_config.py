@@ -127,6 +127,7 @@ GOOD = {
     "secret": ["s3cret"],
     "flush_window": [0.0, 0.01],
     "output": ["marked", "plain", "off"],
+    "ship": [[], ["pytest_timeout", str(Path(__file__).parent)]],
 }
 WRONG_VALUES = {
     "amqp_url": ["", "h:5672", "http://h", "amqp://", "amqp://h:0", "amqp://h:x", "amqp://h:70000"],
@@ -153,6 +154,7 @@ WRONG_VALUES = {
     "secret": [""],
     "flush_window": [-0.001, math.nan, -math.inf],
     "output": ["", "Marked", "none"],
+    "ship": [["no_such_module"], [""], [1], ["./missing"], ["json"], ["msgpack"]],
 }
 WRONG_TYPES = {
     **{name: [1, b"x", ["x"]] for name in ["amqp_url", "pod_amqp_url", "pods", "pool", "image"]},
@@ -171,6 +173,7 @@ WRONG_TYPES = {
     "pod_template": ["x", [], 1],
     "retries": [True, False, 3.0, "3"],
     **{name: [True, "5", [1]] for name in ["warm_for", "startup_timeout", "flush_window"]},
+    "ship": ["helpers", {"a": "b"}, True],
 }
 
 
@@ -272,6 +275,11 @@ class TestValues:
         settings = load(pod_template=template)
         template["spec"]["a"].append(2)
         assert settings.pod_template == {"spec": {"a": [1]}}
+
+    def test_what_is_shipped_can_be_modules_and_paths(self, load, project: Path) -> None:
+        (project / "data.csv").touch()
+        settings = load(ship=[pytest, "pytest_timeout", project / "data.csv"])
+        assert settings.ship == ["pytest", "pytest_timeout", str(project / "data.csv")]
 
     def test_kubeconfig_can_be_a_path_and_begin_with_a_tilde(
         self, load, monkeypatch: pytest.MonkeyPatch
