@@ -336,6 +336,7 @@ class _FakeExecutor(K8sRabbitExecutor):
             startup_timeout=source._settings.startup_timeout,
             flush_window=0.0,
             output="marked",
+            ship=(),
         )
 
 
