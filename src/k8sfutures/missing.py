@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import metadata
 from importlib.machinery import ModuleSpec
+from typing import Final
 
 from .own_modules import is_installed
 from .parcels import can_be_shipped, extensions_of, find, is_compiled, locate, parcel_of
 from .shipping import too_big
+
+_NO_NAME: Final = re.compile("cannot import name '(.+?)' from '(.+?)'")
 
 
 def explain(error: BaseException, *, here: bool = False) -> str | None:
@@ -27,6 +31,11 @@ def explain(error: BaseException, *, here: bool = False) -> str | None:
         seen.add(id(one))
         if isinstance(one, ModuleNotFoundError) and one.name:
             return _explain(one.name, here=here)
+        # ``from package import module`` says it in other words.
+        match = _NO_NAME.match(str(one)) if isinstance(one, ImportError) else None
+        spec = None if match is None else find(f"{match[2]}.{match[1]}")
+        if spec is not None and is_compiled(spec):
+            return _explain(spec.name, here=here)
         one = one.__cause__ or one.__context__
     return None
 

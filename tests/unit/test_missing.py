@@ -66,6 +66,14 @@ def test_an_own_extension_module(own: Project) -> None:
         assert str(own.folder / path) in text
 
 
+def test_one_that_is_taken_from_its_package(own: Project) -> None:
+    name = f"fast{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    own.files({"pkg/__init__.py": "", f"pkg/{name}": b"\x7fELF", "pkg/source.py": ""})
+    for module, explained in [("fast", True), ("source", False), ("missing", False)]:
+        text = explain(ImportError(f"cannot import name '{module}' from 'pkg' (x)", name="pkg"))
+        assert (text is not None) is explained
+
+
 def test_one_that_was_too_big(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     own.files({"pkg/__init__.py": "def f(): pass", "pkg/weights.bin": b"x" * (3 << 20)})
     import pkg
