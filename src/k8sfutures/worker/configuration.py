@@ -46,8 +46,13 @@ class AgentConfig:
     pool_cpus: int = 0
     connect_within: float | None = None
 
-    def hello(self, versions: Versions) -> Hello:
-        """What the pod says of itself; what it holds is not in there."""
+    def hello(self, versions: Versions, address: str = "") -> Hello:
+        """What the pod says of itself; what it holds is not in there.
+
+        Args:
+            versions: ours.
+            address: what the client is to write on what it sends to us.
+        """
         return Hello(
             name=self.name,
             node=self.node,
@@ -61,6 +66,7 @@ class AgentConfig:
             shape=self.shape,
             pool_cpus=self.pool_cpus,
             blobs=[],
+            address=address,
         )
 
 
