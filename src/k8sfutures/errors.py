@@ -79,11 +79,19 @@ class MessageError(K8sFuturesError, ValueError):
     Attributes:
         protocol: the version of the protocol where that alone is wrong, the signature being
             right; else None.
+        stranger: the sender where it is one that believes to be known here, and is not; else None.
     """
 
-    def __init__(self, message: str = "not a message", *, protocol: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "not a message",
+        *,
+        protocol: int | None = None,
+        stranger: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.protocol = protocol
+        self.stranger = stranger
 
 
 class ForkedExecutorError(K8sFuturesError, RuntimeError):

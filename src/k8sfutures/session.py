@@ -136,7 +136,7 @@ class Session:
 
     def connect(self, found: Credentials, emit: Callable[[LinkEvent], None]) -> None:
         """Open the link."""
-        self._codec = Codec(found.key, self._plan.name)
+        self._codec = Codec(found.key, self._plan.name, time.time_ns())
         self._link = self._plan.connect(found, self._plan.pool, self._plan.name, emit)
         self._link.start()
         self.renew_at = time.monotonic() + RENEW_EVERY
@@ -195,7 +195,7 @@ class Session:
     def send(self, pod: str, message: Message) -> None:
         """Send to one pod."""
         if self._link is not None and self._codec is not None:
-            self._link.send(pod, self._codec.encode(message))
+            self._link.send(pod, self._codec.encode(message, pod))
 
     def send_group(self, group: Group) -> None:
         """Send a group: to its only pod, or once to all; blobs go to those that need them."""
@@ -371,6 +371,7 @@ class Session:
             self.send(name, self._attach())
             return
         pod = self._pods.get(name)
+        another = self._codec is not None and self._codec.learn(name, message.address)
         holding = frozenset(message.holding)
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
@@ -380,8 +381,13 @@ class Session:
         else:
             pod.missing_since = None
             pod.results = message.results
+            group = message.group
+            if another:
+                # It had let go of us: all that we have sent meanwhile was for who we were before.
+                pod.begin_anew()
+                group = self._scheduler.group
             pod.freight.has(message.blobs)
-            yield core.PodReported(name, message.group, holding)
+            yield core.PodReported(name, group, holding)
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
         if stale:
             self.send(name, Recall(stale))
@@ -409,8 +415,6 @@ class Session:
             logger.info("%s", ended.reason)
 
     def _gone(self, name: str, reason: str, *, explained: bool = True) -> Iterator[Notice]:
-        if self._codec is not None:
-            self._codec.forget(name)
         if self._pods.pop(name, None) is None:
             return
         self._losses.gone(name, reason, explained=explained)

@@ -46,11 +46,12 @@ class AgentConfig:
     pool_cpus: int = 0
     connect_within: float | None = None
 
-    def hello(self, versions: Versions) -> Hello:
-        """What this pod says of itself.
+    def hello(self, versions: Versions, address: str = "") -> Hello:
+        """What this pod says of itself; what it holds is not in there.
 
         Args:
             versions: of its software.
+            address: what the client is to write on what it sends to this pod.
         """
         return Hello(
             name=self.name,
@@ -65,6 +66,7 @@ class AgentConfig:
             shape=self.shape,
             pool_cpus=self.pool_cpus,
             blobs=[],
+            address=address,
         )
 
 
