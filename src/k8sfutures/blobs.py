@@ -177,7 +177,7 @@ class Blobs:
             Exception: what pickling raised.
         """
         data = dumps(obj)
-        modules = self._modules.always([data])
+        modules = self._modules.always(data)
         return data if modules is None else _with_modules(modules, data)
 
     def dumps_call(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from .bodies import before_modules
 from .bundles import Bundle
 from .imports import take_noted
-from .shipping import Shipper
+from .own_modules import reloads
+from .shipping import REFERENCE, Shipper
 
 if TYPE_CHECKING:
     from .blobs import Blob
@@ -41,6 +42,8 @@ class ModuleBlobs:
         self._shipper = shipper
         self._keep = keep
         self._lock = threading.Lock()
+        self._looked: object = None
+        self._always: Attached | None = None
         self._known: dict[tuple[Bundle, ...], Attached] = {}
 
     def of(self, segments: Sequence[bytes]) -> Attached | None:
@@ -49,30 +52,43 @@ class ModuleBlobs:
         Args:
             segments: of the pickle.
         """
-        noted = take_noted()
-        if len(segments) == 1:
-            bundles = self._shipper.needs(segments[0], noted)
-        else:
-            bundles = self._shipper.needs(b"".join(_code(segments)), noted)
-        return self._attached(bundles) if bundles else None
+        if self._looked is not reloads["last"]:
+            self._look_anew()
+        data = segments[0] if len(segments) == 1 else b"".join(_code(segments))
+        # Most calls refer to nothing, and this is on the way of every one. (Code that travels
+        # refers to what makes it.)
+        if data.find(REFERENCE) < 0:
+            return self._always
+        return self._attached(self._shipper.needs(data, take_noted()))
 
-    def always(self, segments: Sequence[bytes]) -> Attached | None:
-        """Likewise, of a pickle that every process loads that runs calls.
+    def always(self, data: bytes) -> Attached | None:
+        """What goes before a pickle that every process loads that runs calls.
 
         Args:
-            segments: of the pickle.
-        """
-        bundles = self._shipper.needs(segments[0], take_noted())
-        self._shipper.always_ship(bundles)
-        return self._attached(bundles) if bundles else None
+            data: the pickle.
 
-    def _attached(self, bundles: tuple[Bundle, ...]) -> Attached:
+        Returns:
+            It; None where that is nothing. It goes before every other pickle from now on.
+        """
+        bundles = self._shipper.needs(data, take_noted())
+        self._shipper.always_ship(bundles)
+        self._look_anew()
+        return self._attached(bundles)
+
+    def _look_anew(self) -> None:
+        looked = reloads["last"]
+        with self._lock:
+            self._known.clear()  # calls that need the bundles from before keep them
+        self._always = self._attached(self._shipper.needs(b""))
+        self._looked = looked
+
+    def _attached(self, bundles: tuple[Bundle, ...]) -> Attached | None:
+        if not bundles:
+            return None
         known = self._known.get(bundles)
         if known is None:
             made = Attached(bundles, self._keep)
             with self._lock:
-                if len(self._known) > 100:  # they differ by reloads, and old ones are of no use
-                    self._known.clear()
                 known = self._known.setdefault(bundles, made)
         return known
 
@@ -83,10 +99,13 @@ def _code(segments: Sequence[bytes]) -> Iterator[bytes]:
     for segment in segments:
         size = len(segment)
         short, long = before[-5:], before[-9:]
-        is_bulky = short[:1] in _BULKY[0] and short[1:] == (size & 0xFFFF_FFFF).to_bytes(
-            4, "little"
+        is_bulky = (short[:1] in _BULKY[0] and short[1:] == _little(size, 4)) or (
+            long[:1] in _BULKY[1] and long[1:] == _little(size, 8)
         )
-        is_bulky = is_bulky or (long[:1] in _BULKY[1] and long[1:] == size.to_bytes(8, "little"))
         if not (before and is_bulky):
             yield segment
         before = segment
+
+
+def _little(number: int, size: int) -> bytes:
+    return (number % (1 << 8 * size)).to_bytes(size, "little")

@@ -57,7 +57,8 @@ MOST_BYTES_ASKED: Final = 1 << 30
 MOST_FILES: Final = 20_000
 """Files of one bundle."""
 
-_REFERENCE: Final = b"\x93"  # STACK_GLOBAL; see `serialization`
+REFERENCE: Final = b"\x93"
+"""In every pickle that refers to a module; see `serialization`."""
 _SHORT_TEXT: Final = 0x8C  # SHORT_BINUNICODE; its length follows, in one byte
 _DOT: Final = ord(".")
 
@@ -108,7 +109,7 @@ class Shipper:
             with self._lock:
                 self._look_anew()
         names: set[str] = set(imported)
-        if data.find(_REFERENCE) >= 0:
+        if data.find(REFERENCE) >= 0:
             for encoded in own_modules.shipped():
                 if data.find(encoded) >= 0:
                     names |= _names_at(data, encoded)
