@@ -31,13 +31,14 @@ def notes_about(path: str) -> tuple[tuple[str, str], ...]:
     Returns:
         Files of ``.dist-info`` folders, as (path in the bundle, text).
     """
-    found: list[tuple[str, str]] = []
+    found: dict[str, str] = {}
     if is_installed(path):  # in a virtual environment of the project, perhaps
         return ()
     for folder, distribution in _projects(tuple(sys.path)):
         if path.startswith(folder):
-            found += _notes(distribution)
-    return tuple(found)
+            # One that setuptools has installed is noted about in the working tree as well.
+            found = dict(_notes(distribution)) | found
+    return tuple(found.items())
 
 
 def _notes(distribution: metadata.Distribution) -> Iterator[tuple[str, str]]:

@@ -208,18 +208,18 @@ class TestWhatIsFound:
 
         assert set(needs(tool.f)) == {"tool"}
 
-    @pytest.mark.parametrize("kind", ["dist-info", "egg-info"])
+    @pytest.mark.parametrize("kind", ["dist-info", "egg-info", "both"])
     def test_what_is_noted_about_an_editable_install(
         self, own: Project, tmp_path: Path, kind: str
     ) -> None:
         files = {"work/tool/__init__.py": "def f(): pass"}
-        if kind == "dist-info":
+        if kind != "egg-info":
             notes = "site-packages/my_tool-1.5.dist-info"
             url = f'{{"url": "file://{own.folder}/work", "dir_info": {{"editable": true}}}}'
             files[f"{notes}/METADATA"] = "Name: my-tool\nVersion: 1.5\n"
             files[f"{notes}/direct_url.json"] = url
             sys.path.append(str(own.folder / "site-packages"))
-        else:
+        if kind != "dist-info":
             files["work/my_tool.egg-info/PKG-INFO"] = "Name: my-tool\nVersion: 1.5\n"
         own.files(files)
         sys.path.append(str(own.folder / "work"))
