@@ -32,6 +32,7 @@ from typing import Any, Final, Literal
 from ._version import __version__
 from .address import parse_amqp_url, without_password
 from .errors import SettingTypeError, SettingValueError
+from .tls import PEM
 
 Pods = Literal["kubernetes", "local"]
 Output = Literal["marked", "plain", "off"]
@@ -64,6 +65,9 @@ class Settings:
 
     amqp_url: str | None = None
     pod_amqp_url: str | None = None
+    tls_ca: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
     pods: Pods | None = None
     pool: str | None = None
     worker_processes: int | None = None
@@ -197,12 +201,29 @@ _URL: Final = _Setting(
     *(str, _is_amqp_url),
     mask=without_password,
 )
+
+
+def _pem(mask: Callable[[str], str]) -> _Setting:
+    return _Setting(
+        *(
+            "the path of a PEM file, or a text in PEM form",
+            str | Path,
+            lambda value: bool(str(value).strip()),
+        ),
+        keep=lambda value: str(value) if PEM in str(value) else str(Path(value).expanduser()),
+        mask=mask,
+    )
+
+
 _TEXT: Final = _Setting("a text, not empty, that neither begins nor ends in space", str, _is_text)
 _SECRET: Final = _Setting("a text that is not empty", str, bool, mask=lambda _: "***")
 
 _SETTINGS: Final[Mapping[str, _Setting]] = {
     "amqp_url": _URL,
     "pod_amqp_url": _URL,
+    "tls_ca": _pem(lambda text: "PEM" if PEM in text else text),
+    "tls_certificate": _pem(lambda text: "PEM" if PEM in text else text),
+    "tls_key": _pem(lambda _: "***"),
     "pods": _one_of("kubernetes", "local"),
     "pool": _matching(_POOL, "1 to 100 letters (a to z, A to Z), digits, or any of '-', '_', '.'"),
     "worker_processes": _whole_number(1),

@@ -13,6 +13,7 @@ The tree::
     │   ├── BrokerNotInstalled                    no rabbitmq-server for the local broker
     │   ├── BrokerUnreachable                     nobody answers at the broker's address
     │   ├── BrokerRefused                         the broker refused the credentials
+    │   ├── BrokerUntrusted                       it could not show that it is the broker (TLS)
     │   ├── PodsUnavailable                       no pod could be started
     │   ├── PodMismatch                           the pool's pods run other versions
     │   ├── InitializerFailed                     the initializer raised
@@ -40,6 +41,7 @@ __all__ = [
     "BrokerNotInstalled",
     "BrokerRefused",
     "BrokerUnreachable",
+    "BrokerUntrusted",
     "CallFailed",
     "CallNotLoadable",
     "ClusterError",
@@ -129,7 +131,11 @@ class BrokerUnreachable(ExecutorBroken):
 
 
 class BrokerRefused(ExecutorBroken):
-    """The broker answered, and refused the user, the password or the virtual host."""
+    """The broker answered, and refused the user, the virtual host, or the client's certificate."""
+
+
+class BrokerUntrusted(ExecutorBroken):
+    """Who answered could not show that it is the broker: no TLS, or a certificate that fails."""
 
 
 class PodsUnavailable(ExecutorBroken):

@@ -322,7 +322,7 @@ def _abandon(manager: Manager, pid: int) -> None:
 def _amqp_link(
     found: Credentials, pool: str, name: str, emit: Callable[[LinkEvent], None]
 ) -> ClientLink:
-    return AmqpLink(found.url, pool, name, emit)
+    return AmqpLink(found.url, pool, name, emit, found.tls)
 
 
 def check_arguments(
