@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgpack
 
 from ..codec import Codec
+from ..drops import Drops
 from ..errors import ExecutorBroken, MessageError
 from ..link import (
     Endpoint,
@@ -101,7 +102,7 @@ class Agent:
         self._channels: dict[int, Channels] = {}  # by CPU id
         self._retired: dict[int, Channels] = {}  # by pid
         self._post = Post(self._codec, self._endpoint)
-        self._store = Store()
+        self._store, self._drops = Store(), Drops()
         self._memory = MemoryVerdict()
         self._last_heard: dict[str, float] = {}
         self._carrying_out = False
@@ -194,8 +195,8 @@ class Agent:
             if error.stranger is not None:
                 # Its lease had ended: it attaches again when it hears of us.
                 self._post.send(error.stranger, self._config.hello(self._versions))
-            else:
-                logger.warning("dropped a message: %s", error)
+            elif said := self._drops.note(str(error), time.monotonic()):
+                logger.warning("%s", said)
             return
         if type(message) is Yield:
             self._yield(message)
