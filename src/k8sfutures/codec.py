@@ -303,6 +303,8 @@ class Codec:
         return Envelope(sender, message)
 
     def _check_receiver(self, sender: str, to: str, cls: type[Message]) -> None:
+        if sender == self.sender:
+            raise MessageError("one of our own, sent back")
         if not to:
             if cls not in _TO_ALL:
                 raise MessageError(f"a {cls.__name__} of {sender} without a receiver")

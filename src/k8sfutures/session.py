@@ -20,6 +20,7 @@ from .chunks import Assembly
 from .codec import Codec
 from .control import Plan
 from .demand import Demand
+from .drops import Drops
 from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
 from .freight import Freight
 from .lanes import Taken
@@ -119,7 +120,7 @@ class Session:
         self._pods: dict[str, _Pod] = {}
         self._down: ExecutorBroken | None = None
         self._filters = packed_filters()  # those of the thread that made the executor
-        self._dropped = ""  # why the last message was, that was
+        self._drops = Drops()
         self.news = ""
         """How far the pods have come that are starting."""
         self.renew_at = NEVER
@@ -185,7 +186,7 @@ class Session:
         """Why no pod is there, as far as is known."""
         if self._down is not None:
             return self._down
-        hint = f"; messages were dropped: {self._dropped}" if self._dropped else ""
+        hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
         hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
@@ -291,8 +292,8 @@ class Session:
         try:
             sender, message = self._codec.decode(body)
         except MessageError as error:
-            logger.warning("dropped a message: %s", error)
-            self._dropped = str(error)
+            if said := self._drops.note(str(error), time.monotonic()):
+                logger.warning("%s", said)
             if error.protocol is not None and not self._pods:
                 yield PodMismatch(
                     f"the pods of pool {self._plan.pool!r} speak {error}: they run another version "

@@ -133,7 +133,7 @@ class TestRoundTrip:
         @quick
         @given(MESSAGES[cls], texts)
         def check(message, sender):
-            envelope = Codec(KEY, "other").decode(Codec(KEY, sender).encode(message, "other"))
+            envelope = Codec(KEY, "receiver").decode(Codec(KEY, sender).encode(message, "receiver"))
             assert envelope.sender == sender
             assert envelope.message == message
             for field in dataclasses.fields(message):
@@ -384,6 +384,10 @@ class TestReceivers:
         body = Codec(KEY, "pod").encode(Results(1, [(1, 0, 0, 5, b"body")]), "client-1")
         self.refused(Codec(KEY, "client-2"), body)
         Codec(KEY, "client-1").decode(body)
+
+    def test_what_we_sent_to_all_is_not_for_us(self):
+        client = Codec(KEY, "c")
+        assert "our own" in str(self.refused(client, client.encode(ATTACH)))
 
     def test_a_group_has_each_share_under_its_pods_address(self, pod):
         client = Codec(KEY, "c")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..codec import Codec
+from ..drops import Drops
 from ..errors import ExecutorBroken, MessageError
 from ..link import (
     Endpoint,
@@ -91,7 +92,7 @@ class Agent:
         self._endpoint = connect(self._link_event)
         self._dispatcher = Dispatcher(config.cpu_ids)
         self._post = Post(self._codec, self._endpoint)
-        self._store = Store()
+        self._store, self._drops = Store(), Drops()
         self._crew = Crew(
             *(config, zygote, loop, self._dispatcher, self._store),
             carry_out=self._carry_out,
@@ -183,8 +184,8 @@ class Agent:
             if error.stranger is not None:
                 # Its lease had ended: it attaches again when it hears of us.
                 self._post.send(error.stranger, self._config.hello(self._versions))
-            else:
-                logger.warning("dropped a message: %s", error)
+            elif said := self._drops.note(str(error), time.monotonic()):
+                logger.warning("%s", said)
             return
         if type(message) is Yield:
             self._yield(message)
