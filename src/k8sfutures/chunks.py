@@ -33,3 +33,16 @@ class Assembly:
         """The whole body, once; None where a chunk of it has not come."""
         memory, have = self._parts.pop((call, item), (bytearray(), -1))
         return memory if have == len(memory) else None
+
+
+class Whole(bytes):
+    """The body of an outcome whose parts have arrived."""
+
+    memory: bytearray
+
+    @classmethod
+    def of(cls, body: bytes, memory: bytearray) -> Whole:
+        """A body, and the memory that its parts are in."""
+        made = cls(body)
+        made.memory = memory
+        return made
