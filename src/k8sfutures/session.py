@@ -15,8 +15,8 @@ from typing import Final
 from . import scheduler_events as core
 from .admission import mismatch_of
 from .arrivals import Arrivals
-from .blobs import Blob, Blobs, Bulky, blobs_of
-from .bodies import with_parts
+from .blobs import Blobs
+from .cargo import Cargo, group_until, last_number
 from .codec import Codec
 from .control import Plan
 from .demand import Demand
@@ -25,7 +25,6 @@ from .freight import Freight
 from .link import ClientLink, LinkEvent
 from .losses import Losses
 from .messages import (
-    GROUP_LIMIT,
     Attach,
     Chunk,
     Credit,
@@ -109,7 +108,7 @@ class Session:
         self._demand = demand
         self._losses = losses
         self._blobs = blobs
-        self._function_blobs: dict[int, tuple[Blob, ...]] = {}
+        self._cargo = Cargo(blobs, plan.initializer)
         self._versions = Versions.ours()
         self._codec: Codec | None = None
         self._link: ClientLink | None = None
@@ -195,45 +194,20 @@ class Session:
             self._link.send(pod, self._codec.encode(message))
 
     def send_group(self, group: Group) -> None:
-        """Send a group: to its only pod, or once to all; blobs go to those that need them."""
+        """Send a group: to one pod what is its own, to all the rest; blobs to who needs them."""
         self.groups += 1
-        total = 0
-        for number, data in group.functions.items():
-            self._function_blobs[number] = blobs_of(data)
-            group.functions[number], total = self._within_limit(data, total)
-            if blobs_of(group.functions[number]):
-                self._function_blobs[number] = blobs = blobs_of(group.functions[number])
-                group.needs[-number] = [blob.id for blob in blobs]
-        for number in group.released:
-            self._function_blobs.pop(number, None)
-        for name, (_, calls) in group.shares.items():
-            used: list[Blob] = []
-            for at, call in enumerate(calls):
-                body, total = self._within_limit(call[3] or b"", total)
-                calls[at] = (*call[:3], body)
-                blobs = blobs_of(body)
-                used += self._function_blobs.get(call[1], ())
-                if blobs:
-                    used += blobs
-                    group.needs[call[0]] = [blob.id for blob in blobs]
-            if used and name in self._pods:
-                self._pods[name].freight.add(used)
-        if len(group.shares) == 1 and not group.released:
-            (pod,) = group.shares
-            self.send(pod, group)
-        else:
-            self._broadcast(group)
+        parts, needed = self._cargo.load(group)
+        for name, blobs in needed.items():
+            if name in self._pods:
+                self._pods[name].freight.add(blobs)
+        for part in parts:
+            if len(part.shares) == 1 and not part.released:
+                (pod,) = part.shares
+                self.send(pod, part)
+            else:
+                self._broadcast(part)
         for name in group.shares:
             self._pump(name)
-
-    def _within_limit(self, body: bytes, total: int) -> tuple[bytes, int]:
-        """A body as it can be in a group that has so many bytes already; and their new number."""
-        if total + len(body) <= GROUP_LIMIT:
-            return body, total + len(body)
-        blob = self._blobs.keep(bytes(body))
-        apart = Bulky(with_parts([blob.id], []))
-        apart.blobs = (blob, *blobs_of(body))
-        return apart, total
 
     def _pump(self, name: str) -> None:
         """Send the chunks that a pod takes."""
@@ -262,7 +236,9 @@ class Session:
             self._link.broadcast(self._codec.encode(message), urgent=urgent)
 
     def _renew(self, pod: _Pod, released: list[int]) -> Renew:
-        return Renew(self._scheduler.group, pod.arrivals.number, released, self._reporting())
+        return Renew(
+            last_number(self._scheduler.group), pod.arrivals.number, released, self._reporting()
+        )
 
     def _reporting(self) -> bytes | None:
         """What is to be reported; the levels of loggers may have changed since the last time."""
@@ -277,9 +253,9 @@ class Session:
         plan = self._plan
         return Attach(
             self._versions,
-            self._scheduler.group,
+            last_number(self._scheduler.group),
             LEASE,
-            plan.initializer,
+            self._cargo.initializer,
             plan.max_tasks_per_child,
             self._reporting(),
         )
@@ -374,13 +350,14 @@ class Session:
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
             pod = self._pods[name] = _Pod(name, Arrivals(message.results))
+            pod.freight.has(message.blobs, self._blobs.is_alive)  # if we had given it up
             self._demand.joined(name, len(message.cpu_ids), message.pool_cpus, time.monotonic())
             yield core.PodJoined(name, len(message.cpu_ids))
         else:
             pod.missing_since, pod.asked = None, False
             pod.arrivals.resume(message.results)
-            pod.freight.has(message.blobs)
-            yield core.PodReported(name, message.group, holding)
+            pod.freight.has(message.blobs, self._blobs.is_alive)
+            yield core.PodReported(name, group_until(message.group), holding)
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
         if stale:
             self.send(name, Recall(stale))
