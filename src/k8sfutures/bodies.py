@@ -114,6 +114,14 @@ def unpacked(body: bytes | memoryview) -> tuple[Any, ...]:
     return found
 
 
+def parts_of(body: bytes | memoryview) -> list[int]:
+    """Numbers of the parts of a body, in order; none where it is the pickle itself."""
+    if not body or body[0] != PARTS:
+        return []
+    segments, buffers, *_ = unpacked(body)
+    return [segment for segment in segments if isinstance(segment, int)] + list(buffers)
+
+
 class _Pieces(io.RawIOBase):
     """Reads pieces of memory one after the other, without joining them."""
 
@@ -169,6 +177,10 @@ class Segments:
             self._close()
             self._found.append(bytes(data))  # no copy where it is bytes
         return len(data)
+
+    def clear(self) -> None:
+        """Forget everything that was written."""
+        self._small, self._found, self.code = [], [], []
 
     def _close(self) -> None:
         if self._small:

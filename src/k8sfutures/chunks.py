@@ -41,3 +41,16 @@ class Assembly:
         """The whole body, once; None where a chunk of it has not come."""
         memory, have, size = self._parts.pop((call, item), (bytearray(), -1, 0))
         return memory if have == size else None
+
+
+class Whole(bytes):
+    """The body of an outcome whose parts have arrived."""
+
+    memory: bytearray
+
+    @classmethod
+    def of(cls, body: bytes, memory: bytearray) -> Whole:
+        """A body, and the memory that its parts are in."""
+        made = cls(body)
+        made.memory = memory
+        return made

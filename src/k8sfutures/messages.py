@@ -117,7 +117,7 @@ class Group:
     """Client to pods: all that one flush sends.
 
     Attributes:
-        number: counts the client's groups; a pod ignores one that is not newer.
+        number: grows from one to the next (see `cargo`); a pod ignores one that is not newer.
         functions: pickled functions by id, those that some pod here does not have yet.
         released: ids of functions that no call will use again.
         shares: pod to (how many calls may run there at once, its calls): by its name in the client,
@@ -186,6 +186,11 @@ class Chunk:
     index: int
     size: int
     tail: bytes | memoryview = dataclasses.field(repr=False)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it completes its body."""
+        return self.index * CHUNK_SIZE + len(self.tail) == self.size
 
 
 @dataclass(frozen=True, slots=True)

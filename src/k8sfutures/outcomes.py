@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from .bodies import loads, unpacked
+from .chunks import Whole
 from .errors import (
     CallNotLoadable,
     ExecutorBroken,
@@ -49,12 +50,6 @@ def loaded(body: bytes | None, function: str) -> Any:
             f"what {function} returned or raised cannot be unpickled here: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-class Whole(bytes):
-    """The body of an outcome whose parts have arrived."""
-
-    memory: bytearray
 
 
 def _loads(body: bytes) -> Any:

@@ -132,14 +132,19 @@ def split(obj: object, limit: int) -> tuple[list[bytes], list[pickle.PickleBuffe
         by_definitions = True
     if by_definitions:
         buffers.clear()
-        data = _dumps_definitions(obj, in_band)
+        data = _dumps_definitions(obj, in_band, None, buffers.clear)
     if len(data) < limit:
         return [data], buffers
     # Once more, for what is bulky in it: few calls come here, and none of those that hurry.
-    buffers.clear()
     file = Segments(limit)
+
+    def begin_anew() -> None:
+        buffers.clear()
+        file.clear()
+
+    begin_anew()
     if by_definitions:
-        data = _dumps_definitions(obj, in_band, file)
+        data = _dumps_definitions(obj, in_band, file, begin_anew)
         return file.take() or [data], buffers
     pickle.Pickler(file, PROTOCOL, buffer_callback=in_band).dump(obj)
     return file.take(), buffers
@@ -166,8 +171,13 @@ def _dumps_definitions(
     obj: object,
     buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
     file: Segments | None = None,
+    begin_anew: Callable[[], object] = lambda: None,
 ) -> bytes:
-    """Pickle by value what a pod cannot import; into `file` where there is one, and it can."""
+    """Pickle by value what a pod cannot import; into `file` where there is one, and it can.
+
+    What the callback and the file were given before dill begins counts for nothing: `begin_anew`
+    is called.
+    """
     try:
         buffer = io.BytesIO()
         with _by_value():
@@ -175,6 +185,7 @@ def _dumps_definitions(
             DefinitionsPickler(file or buffer, PROTOCOL, buffer_callback, units=units).dump(obj)
         return buffer.getvalue()
     except Exception as from_cloudpickle:
+        begin_anew()  # some of what failed is there already
         try:
             data = _dumps_with_dill(obj)
         except Exception:  # cloudpickle's words name the object; dill's are its own
