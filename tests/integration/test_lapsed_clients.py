@@ -39,7 +39,7 @@ def test_calls_that_the_pod_has_forgotten_run_again(cluster, tmp_path):
 
     with cluster.executor() as ex:
         future = ex.submit(mark, 7)
-        while not runs.exists():
+        while not runs.exists() or not runs.read_text():
             time.sleep(0.01)
         let_go_of(cluster, cluster.clients[0])
         assert future.result(20) == 7
