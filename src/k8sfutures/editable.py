@@ -11,13 +11,14 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from typing import TYPE_CHECKING, Final
 
 from .own_modules import is_installed
+
+# Neither a pod nor most clients ever ask: `importlib.metadata` and `urllib` are slow to import.
+if TYPE_CHECKING:
+    from importlib import metadata
 
 _NOTES: Final = ("METADATA", "PKG-INFO", "entry_points.txt", "top_level.txt")
 
@@ -57,6 +58,8 @@ def _notes(distribution: metadata.Distribution) -> Iterator[tuple[str, str]]:
 @functools.lru_cache(4)
 def _projects(_path: tuple[str, ...]) -> list[tuple[str, metadata.Distribution]]:
     """The folder of each project on ``sys.path`` whose code is not installed; with a slash."""
+    from importlib import metadata
+
     found = []
     for distribution in metadata.distributions():
         folder = _folder(distribution)
@@ -71,6 +74,9 @@ def _folder(distribution: metadata.Distribution) -> str | None:
     except ValueError:
         return None
     if origin.get("dir_info", {}).get("editable"):
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
         return url2pathname(urlsplit(origin["url"]).path).rstrip("/")
     # An ``.egg-info`` in the working tree.
     place = str(Path(str(distribution.locate_file(""))).absolute())

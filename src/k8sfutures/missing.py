@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib import metadata
 from importlib.machinery import ModuleSpec
 from typing import Final
 
@@ -93,6 +92,8 @@ def _installed(top: str, spec: ModuleSpec, *, here: bool) -> str:
 
 def _requirement(top: str) -> str | None:
     """The distribution that a module comes from, as pip is asked for it."""
+    from importlib import metadata  # which is slow to import, and few ask
+
     for name in metadata.packages_distributions().get(top, ()):
         return f"{name}=={metadata.version(name)}"
     return None

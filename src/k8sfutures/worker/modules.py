@@ -21,13 +21,15 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
-from importlib import metadata
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..own_modules import NEVER_OWN, attributes, folders_of, is_installed, is_module
 from .unpacked import Body, Folder, Unpacked
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 _ENVIRONMENTS: Final = 3
 """Environments that are kept of one client. It has more than one only if it has reloaded modules,
@@ -323,6 +325,8 @@ class _Finder:
         self, context: metadata.DistributionFinder.Context | None = None
     ) -> Iterable[metadata.Distribution]:
         """What `importlib.metadata` asks: which projects are installed, so to speak."""
+        from importlib import metadata  # which is slow to import, and asks itself
+
         environment = self.environment
         if environment is None or context is None:
             return
