@@ -72,7 +72,7 @@ class Client:
         self.queue: deque[Part] = deque()
         self.held: dict[int, int] = {}  # call id -> items without outcome
         self.durations: dict[int, float] = {}
-        self.needs = Needs()
+        self.needs = Needs(attach.initializer)
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.said = Said()
