@@ -1,13 +1,12 @@
 """A soak: random work of every kind under random faults, of which every outcome is checked.
 
 ``python -m benchmarks.chaos --minutes N --seed S``; it ends by itself, with 1 where anything was
-lost, ran twice, hung, or is left behind.
+lost, ran twice, hung, or is left behind. Ctrl-C ends it sooner, with the report so far.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import heapq
 import itertools
 import os
@@ -16,14 +15,19 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from .faults import FAULTS
-from .report import Report
-from .work import usage
-from .world import PATIENCE, World, ends_within
+from .local import LocalWorld
+from .report import MORE_FILES, Report
+from .world import PATIENCE, World
+
+SETTLE = 90.0
+"""Seconds for a pod to forget clients that were killed: their lease is 60."""
 
 
 def main() -> None:
@@ -33,6 +37,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of what is done and what strikes")
     parser.add_argument("--pods", choices=["local"], default="local", help="where pods run")
     parser.add_argument("--only", help="only faults whose name has this in it")
+    parser.add_argument("--pause", type=float, default=3.0, help="the most seconds between faults")
     parser.add_argument("--keep", action="store_true", help="keep the files of the run")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="k8sfutures-chaos-"))
@@ -41,7 +46,8 @@ def main() -> None:
     def say(line: str) -> None:
         print(f"{time.monotonic() - began:7.1f}  {line}", flush=True)
 
-    report = soak(folder, given.minutes * 60, given.seed, given.only, say)
+    report = Report(given.seed)
+    Soak(LocalWorld(folder, given.seed, say), report, given.only, given.pause).run(given.minutes)
     print(report.text())
     if given.keep or report.violations:
         print(f"\nThe files of the run are in {folder}")
@@ -50,87 +56,118 @@ def main() -> None:
     sys.exit(1 if report.violations else 0)
 
 
-def soak(
-    folder: Path, seconds: float, seed: int, only: str | None, say: Callable[[str], None]
-) -> Report:
-    """Run it; returns what became of it."""
-    world = World(folder, seed, seconds, say)
-    report = Report(seed, seconds)
-    try:
-        steady = world.start_client()
-        steady.wait_for("quiet", 120)
+class Soak:
+    """One run.
+
+    Args:
+        world: what is hit.
+        report: what becomes of it.
+        only: part of the names of faults that may strike; None for all.
+        pause: the most seconds between two.
+    """
+
+    def __init__(self, world: World, report: Report, only: str | None, pause: float) -> None:
+        self._world = world
+        self._report = report
+        self._pause = pause
+        self._faults = [fault for fault in FAULTS if world.pods in fault.pods]
+        self._faults = [fault for fault in self._faults if only is None or only in fault.name]
+        self._undone: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+
+    def run(self, minutes: float) -> None:
+        """Strike for so long, let the clients come to their end, and judge."""
+        world, report = self._world, self._report
+        began = time.monotonic()
+        try:
+            self._begin(minutes)
+            try:
+                self._strike_for(random.Random(world.seed))
+                world.say("the faults are over")
+            except KeyboardInterrupt:
+                world.say("interrupted: the clients finish what they do (Ctrl-C again kills them)")
+            report.seconds = time.monotonic() - began
+            for _, _, undo in sorted(self._undone):
+                undo()
+            self._finish()
+            report.after = self._settled()
+        except KeyboardInterrupt:
+            report.violations.append("interrupted before the end: not all was checked")
+        except Exception as error:
+            traceback.print_exc()
+            report.violations.append(f"the soak itself failed: {type(error).__name__}: {error}")
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left now is soon done
+            report.violations += world.close()
+        report.judge(world)
+
+    def _begin(self, minutes: float) -> None:
+        world = self._world
+        world.start_client().wait_for("quiet", 120)
         world.spare_one()
-        report.before = usage(world.agents()[world.spared])
+        self._report.before = world.usage_of_spared()
         world.start_client()
-        strike_for(world, random.Random(seed), report, only)
-        say("the faults are over")
-        finish(world, report)
-        report.after = usage(world.agents().get(world.spared, 0))
-    except Exception as error:
-        report.violations.append(f"the soak itself failed: {type(error).__name__}: {error}")
-        raise
-    finally:
-        with contextlib.suppress(Exception):
-            world.close()
-    report.judge(world)
-    left = {pid: words for pid, words in world.leftovers().items() if not ends_within(pid, 5)}
-    for pid, words in left.items():
-        report.violations.append(f"process {pid} was left behind: {words}")
-        world.signal(pid, signal.SIGKILL)
-    return report
+        world.ends_at = time.monotonic() + minutes * 60
+
+    def _strike_for(self, chosen: random.Random) -> None:
+        """Provoke faults, until the time is over."""
+        world, weights = self._world, [fault.weight for fault in self._faults]
+        while world.seconds_left > 0 and not world.is_hanging:
+            pause = time.monotonic() + chosen.uniform(0.3, self._pause)
+            world.names()  # they are remembered
+            while self._undone and self._undone[0][0] <= pause:
+                due, _, undo = self._undone[0]
+                _wait_until(due)
+                heapq.heappop(self._undone)
+                undo()
+            _wait_until(pause)
+            # Without a broker, only time can strike.
+            fault = chosen.choices(self._faults, weights)[0]
+            if world.node.pid is None:
+                continue
+            struck = fault.strike(world, chosen)
+            if struck is None:
+                continue
+            world.say(f"{fault.name}: {struck.what}".rstrip(": "))
+            self._report.faults[fault.name] += 1
+            if struck.undo is not None:
+                after, undo = struck.undo
+                heapq.heappush(self._undone, (time.monotonic() + after, next(self._order), undo))
+
+    def _finish(self) -> None:
+        """Let the clients come to the end of their rounds."""
+        world, report = self._world, self._report
+        running = [client for client in world.clients if not client.was_killed]
+        for client in running:
+            client.ask_to_end()
+        deadline = time.monotonic() + PATIENCE
+        while not all(client.ends_within(0.2) for client in running):
+            if world.is_hanging or time.monotonic() > deadline:
+                world.dump_stacks()
+                break
+        for client in running:
+            if not client.ends_within(1):
+                report.violations.append(f"{client.name} did not come to an end; see {client.log}")
+                client.kill()
+            elif client.process.returncode:
+                report.violations.append(
+                    f"{client.name} ended with {client.process.returncode}; see {client.log}"
+                )
+
+    def _settled(self) -> dict[str, int]:
+        """What the spared agent uses when it has no clients any more."""
+        deadline = time.monotonic() + SETTLE
+        most = self._report.before.get("files", 0) + MORE_FILES
+        while True:
+            usage = self._world.usage_of_spared()
+            if not usage or usage["files"] <= most or time.monotonic() > deadline:
+                return usage
+            _wait_until(time.monotonic() + 1)
 
 
-def strike_for(world: World, chosen: random.Random, report: Report, only: str | None) -> None:
-    """Provoke faults, until the time is over; all are undone then."""
-    faults = [fault for fault in FAULTS if world.pods in fault.pods]
-    faults = [fault for fault in faults if only is None or only in fault.name]
-    weights = [fault.weight for fault in faults]
-    undone: list[tuple[float, int, Callable[[], None]]] = []
-    order = itertools.count()
-    while world.seconds_left > 0:
-        pause = time.monotonic() + chosen.uniform(0.3, 3.0)
-        world.agents()  # remembers their names
-        while undone and undone[0][0] <= pause:
-            due, _, undo = heapq.heappop(undone)
-            wait_until(due)
-            undo()
-        wait_until(pause)
-        # Without a broker, only time can strike.
-        fault = chosen.choices(faults, weights)[0]
-        if world.node.pid is None:
-            continue
-        struck = fault.strike(world, chosen)
-        if struck is None:
-            continue
-        world.say(f"{fault.name}: {struck.what}")
-        report.faults[fault.name] += 1
-        if struck.undo is not None:
-            heapq.heappush(undone, (time.monotonic() + struck.undo[0], next(order), struck.undo[1]))
-    for _, _, undo in sorted(undone):
-        undo()
-
-
-def wait_until(due: float) -> None:
+def _wait_until(due: float) -> None:
     """Let time pass."""
-    time.sleep(max(0.0, due - time.monotonic()))
-
-
-def finish(world: World, report: Report) -> None:
-    """Let the clients come to the end of their rounds."""
-    running = [client for client in world.clients if not client.was_killed]
-    for client in running:
-        client.ask_to_end()
-    deadline = time.monotonic() + PATIENCE
-    for client in running:
-        if not client.ends_within(deadline - time.monotonic()):
-            report.violations.append(f"{client.name} did not come to an end; see {client.log}")
-            world.signal(client.process.pid, signal.SIGUSR1)  # its stacks go to its log
-            time.sleep(1)
-            client.kill()
-        elif client.process.returncode:
-            report.violations.append(
-                f"{client.name} ended with {client.process.returncode}; see {client.log}"
-            )
+    threading.Event().wait(max(0.0, due - time.monotonic()))
 
 
 if __name__ == "__main__":

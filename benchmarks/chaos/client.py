@@ -7,6 +7,8 @@ until its standard input ends, and says in lines of JSON on standard output what
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import enum
 import faulthandler
 import os
 import signal
@@ -131,6 +133,32 @@ def total(number: int, shared: object) -> int:
     """Something bulky that several calls share."""
     note(number)
     return int(sum(memoryview(shared).cast("B")[::4096]))  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass
+class Point:
+    """A class that no worker can import."""
+
+    x: int
+    y: int
+
+    def moved(self, number: int, step: int) -> Point:
+        """Another of its kind."""
+        note(number)
+        return Point(self.x + step, self.y)
+
+
+class Colour(enum.Enum):
+    """Its members are what they are, on both sides."""
+
+    RED = 1
+    BLUE = 2
+
+
+def other_colour(number: int, colour: Colour) -> Colour:
+    """One of two, compared by identity."""
+    note(number)
+    return Colour.BLUE if colour is Colour.RED else Colour.RED
 
 
 def prepare(word: str) -> None:

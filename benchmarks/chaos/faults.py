@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from .local import LocalWorld
     from .world import World
 
 Undo = tuple[float, Callable[[], None]]
@@ -25,7 +26,7 @@ class Fault:
     """One kind of fault; its docstring says which."""
 
     weight = 1.0
-    pods = ("local",)
+    pods: tuple[str, ...] = ("local",)
     """Where it can be provoked."""
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
@@ -68,14 +69,12 @@ class DrainedPod(Fault):
 class StoppedPod(Fault):
     """SIGSTOP of an agent for a while."""
 
-    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+    def strike(self, world: LocalWorld, chosen: random.Random) -> Struck | None:  # type: ignore[override]
         pod = world.a_pod(chosen)
         if pod is None:
             return None
         seconds = chosen.choice([1, 3, 6, 35])
-        pid = world.agents()[pod]
-        world.struck_pods.add(pod)
-        world.signal(pid, signal.SIGSTOP)
+        pid = world.signal_pod(pod, signal.SIGSTOP)
         return Struck(
             f"{pod} for {seconds} s", (seconds, lambda: world.signal(pid, signal.SIGCONT))
         )
@@ -86,7 +85,7 @@ class KilledProcess(Fault):
 
     weight = 3
 
-    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+    def strike(self, world: LocalWorld, chosen: random.Random) -> Struck | None:  # type: ignore[override]
         pid = world.a_process(chosen)
         if pid is None:
             return None
@@ -100,7 +99,7 @@ class StoppedProcess(Fault):
 
     weight = 2
 
-    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+    def strike(self, world: LocalWorld, chosen: random.Random) -> Struck | None:  # type: ignore[override]
         pid = world.a_process(chosen)
         if pid is None:
             return None
@@ -161,6 +160,22 @@ class SilentConnection(Fault):
         return Struck(name)
 
 
+class StalledConnection(Fault):
+    """connection stalled for a while, then everything comes at once."""
+
+    pods = ("local", "kubernetes")
+
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        names = world.proxy.names()
+        if not names:
+            return None
+        name = chosen.choice(names)
+        seconds = chosen.choice([1, 4, 12, 40])
+        world.struck_pods.add(name)
+        resume = world.proxy.stall(name)
+        return Struck(f"{name} for {seconds} s", (seconds, resume))
+
+
 class RestartedBroker(Fault):
     """broker killed, and started again."""
 
@@ -170,6 +185,18 @@ class RestartedBroker(Fault):
         seconds = chosen.choice([0, 0, 2, 8])
         world.node.kill()
         return Struck(f"away for {seconds} s and its start", (seconds, world.start_broker))
+
+
+class StoppedBroker(Fault):
+    """broker stopped, and away for long."""
+
+    weight = 0.4
+    pods = ("local", "kubernetes")
+
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        seconds = chosen.choice([s for s in (15, 30, 60) if s < max(20, world.seconds_left)])
+        world.node.stop()
+        return Struck(f"for {seconds} s", (seconds, world.start_broker))
 
 
 class DeletedQueue(Fault):
@@ -232,7 +259,7 @@ FAULTS: list[Fault] = [
     kind()
     for kind in (
         *(KilledPod, DrainedPod, StoppedPod, KilledProcess, StoppedProcess, ResetClient, ResetPod),
-        *(ClosedConnections, SilentConnection, RestartedBroker, DeletedQueue, MemoryAlarm),
-        *(KilledClient, SuspendedClient),
+        *(ClosedConnections, SilentConnection, StalledConnection, RestartedBroker, StoppedBroker),
+        *(DeletedQueue, MemoryAlarm, KilledClient, SuspendedClient),
     )
 ]

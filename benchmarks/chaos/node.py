@@ -104,6 +104,7 @@ class Node:
             text=True,
             timeout=timeout,
             check=False,
+            start_new_session=True,  # Ctrl-C is not for it
         )
         if done.returncode:
             raise RuntimeError(f"rabbitmqctl {arguments}: {done.stdout}{done.stderr}")
@@ -149,6 +150,12 @@ class Node:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody uses now."""
-    with socket.create_server((host, 0)) as found:
-        return int(found.getsockname()[1])
+    """A port that nobody uses now, nor is given by the kernel to who asks for any."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(100):
+        try:
+            with socket.create_server((host, secrets.randbelow(first - 2000) + 2000)) as found:
+                return int(found.getsockname()[1])
+        except OSError:
+            continue
+    raise RuntimeError(f"no free port at {host}")

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -20,6 +21,10 @@ class _Connection:
     ends: tuple[socket.socket, socket.socket]
     name: str = ""
     silent: threading.Event = field(default_factory=threading.Event)
+    flows: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.flows.set()
 
 
 class Proxy:
@@ -59,6 +64,18 @@ class Proxy:
         for connection in found:
             connection.silent.set()
         return bool(found)
+
+    def stall(self, name: str) -> Callable[[], None]:
+        """Hold back all bytes of a participant's connections; returns what lets them flow."""
+        found = self._named(name)
+        for connection in found:
+            connection.flows.clear()
+
+        def resume() -> None:
+            for connection in found:
+                connection.flows.set()
+
+        return resume
 
     def close(self) -> None:
         """End it, and every connection."""
@@ -106,6 +123,7 @@ class Proxy:
     def _forward(connection: _Connection, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
+                connection.flows.wait()
                 if connection.silent.is_set():
                     continue
                 if not connection.name and source is connection.ends[0]:
@@ -130,6 +148,7 @@ class Proxy:
 
 
 def _shut(connection: _Connection) -> None:
+    connection.flows.set()
     for end in connection.ends:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

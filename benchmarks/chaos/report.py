@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from k8sfutures.blobs import KEPT
 
-if TYPE_CHECKING:
-    from .world import Client, World
+from .checks import RETRIES
 
-MORE_FILES = 15
-"""Open files by which a process may have grown at the end: connections that are being made."""
+if TYPE_CHECKING:
+    from .clients import Client
+    from .world import World
+
+MORE_FILES = 4
+"""Open files by which a process may have grown at the end: a connection that is being made."""
 
 MORE_MEMORY = 1.6
 """Times the memory that it had at the start: what pools of memory keep, and caches of functions."""
@@ -36,12 +39,13 @@ class Report:
     """
 
     seed: int
-    seconds: float
+    seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
     before: dict[str, int] = field(default_factory=dict)
     after: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
     quiet: list[dict[str, Any]] = field(default_factory=list)
     executions: int = 0
     duplicated: int = 0
@@ -53,7 +57,7 @@ class Report:
 
     def judge(self, world: World) -> None:
         """Look at all that clients have said, and at what their calls have written down."""
-        crashed: Counter[int] = Counter()
+        crashed: Counter[tuple[str, int]] = Counter()
         hit = world.struck_pods | world.poisoned()
         for client in world.clients:
             self._judge_calls(world, client)
@@ -63,25 +67,30 @@ class Report:
                 self.hangs += 1
                 self.violations.append(f"{client.name}: {item} hangs; see {client.log}")
             for item in client.of("crashed"):
-                crashed[item["pid"]] += 1
+                crashed[item["pod"], item["pid"]] += 1
                 if item["pid"] not in world.killed:
                     self.violations.append(f"{client.name}: nobody has killed that process: {item}")
             for item in client.of("lost"):
                 self.losses += 1
                 if item["pod"] not in hit:
                     world.say(f"a pod that nobody has hit was given up: {item}")
-        for pid in world.stubborn:
-            self.violations.append(f"the pod of process {pid} did not end by SIGTERM")
         self.crashes = len(crashed)
-        for pid, count in crashed.items():
+        for (pod, pid), count in crashed.items():
             if count > 1:
-                self.violations.append(f"{count} calls have failed with process {pid}")
+                self.violations.append(f"{count} calls have failed with process {pid} of {pod}")
         self.quiet = list(world.clients[0].of("quiet"))
         self._judge_usage()
 
     def _judge_calls(self, world: World, client: Client) -> None:
         ran = world.executions(client.name)
         self.executions += ran.total()
+        self.outcomes.update(client.last("quiet").get("outcomes", {}))
+        for item in client.unfinished():
+            if not client.was_killed:
+                self.violations.append(f"{client.name}: {item} has no end")
+            for number in range(item["first"], item["first"] + item["count"]):
+                if ran[number] > 1 + RETRIES:
+                    self.violations.append(f"{client.name}: call {number} ran {ran[number]} times")
         for item in client.of("done"):
             self.work[item["what"]] += item["count"]
             for first, count, least, most in item["rows"]:
@@ -124,6 +133,8 @@ class Report:
             f"seed {self.seed}, {self.seconds / 60:.1f} minutes of faults",
             f"calls: {self.work.total():,} in {self.executions:,} executions",
             *_table(self.work),
+            "outcomes:",
+            *_table(self.outcomes),
             f"faults: {self.faults.total()}",
             *_table(self.faults),
             f"calls whose process was killed: {self.crashes}",

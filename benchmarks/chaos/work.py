@@ -1,4 +1,4 @@
-"""What a client of the soak does, and what must come of it."""
+"""What a client of the soak does: rounds of work of random kinds, several at once."""
 
 from __future__ import annotations
 
@@ -12,29 +12,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TextIO
 
-from k8sfutures import (
-    K8sRabbitExecutor,
-    PodLost,
-    WorkerCrashed,
-    WorkersTerminated,
-)
+from k8sfutures import K8sRabbitExecutor
 
-HANG = 240.0
-"""Seconds after which a call that has no outcome hangs."""
+from .checks import RETRIES, Counts
+from .kinds import KINDS, SIZES, Kinds
+
+AT_ONCE = 5
+"""Pieces of work in a round."""
 
 GAP = 8.0
 """Seconds without a turn after which this process counts as having been suspended: pods drop the
 work of a client whose queue is gone after 10."""
-
-CRASHES = {"_exit": (None, 7), "segfault": (11, None), "SIGKILL": (9, None), "SIGABRT": (6, None)}
-
-
-class Violation(Exception):
-    """An outcome that must not be."""
 
 
 class _Losses(logging.Handler):
@@ -59,14 +51,12 @@ class Workload:
         calls: the module that has the functions which are called.
         seed: of all that is chosen.
         name: of this client.
-        spared: a file with the pid of an agent that calls are not to kill.
+        spared: a file with the pid of an agent that calls are not to kill; "" where they cannot.
         told: lines of JSON go here.
     """
 
     def __init__(self, calls: Any, seed: int, name: str, spared: str, told: TextIO) -> None:
-        self._calls = calls
         self._random = random.Random(seed)
-        self._spared = spared
         self._told = told
         self._telling = threading.Lock()
         self._ids = itertools.count(1)
@@ -74,6 +64,8 @@ class Workload:
         self._suspended: list[float] = []
         self._tick = time.monotonic()
         self._losses = _Losses(self._tell)
+        self._kinds = Kinds(calls, spared, self._tell)
+        self._weights = {kind: how for kind, how in KINDS.items() if spared or kind != "poisonous"}
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s {name} %(message)s"
         )
@@ -88,7 +80,7 @@ class Workload:
             )
 
     def _watch_stdin(self) -> None:
-        while sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined]
+        while sys.stdin.buffer.raw.read(1):  # type: ignore[union-attr]
             pass
         self._stop.set()
 
@@ -109,15 +101,16 @@ class Workload:
             next(self._ids)
         return range(first, first + count)
 
-    # --- rounds
-
     def run(self) -> None:
         """Rounds of work, until told to stop."""
-        with ThreadPoolExecutor(4) as threads, K8sRabbitExecutor(retries=10) as executor:
-            self._burst(executor, self._random, self._ids_for(50))
+        with (
+            ThreadPoolExecutor(AT_ONCE - 1) as threads,
+            K8sRabbitExecutor(retries=RETRIES) as executor,
+        ):
+            self._kinds.burst(executor, self._random, self._ids_for(50))
             self._quiet()
             while not self._stop.is_set():
-                kinds = self._random.choices(list(KINDS), list(KINDS.values()), k=5)
+                kinds = self._random.choices(*zip(*self._weights.items(), strict=True), k=AT_ONCE)
                 seeds = [self._random.random() for _ in kinds]
                 done = [
                     threads.submit(self._work, executor, kind, seed)
@@ -137,7 +130,7 @@ class Workload:
         begun = time.monotonic()
         self._tell("begun", what=kind, first=numbers[0], count=len(numbers))
         try:
-            counts = getattr(self, f"_{kind}")(executor, chosen, numbers)
+            counts = getattr(self._kinds, kind)(executor, chosen, numbers)
         except FutureTimeoutError:
             self._tell("hang", what=kind, first=numbers[0], count=len(numbers))
             return
@@ -147,299 +140,19 @@ class Workload:
             counts = [(number, 0, 1) for number in numbers]
         self._look_at_clock()
         again = sum(at >= begun for at in (*self._losses.at, *self._suspended))
-        counts = counts or [(number, 1, 1) for number in numbers]
         rows = [
             (group[0][0], len(group), least, most + again * (most > 0))
             for (least, most), group in _runs(counts)
         ]
-        self._tell("done", what=kind, count=len(numbers), rows=rows)
+        self._tell("done", what=kind, first=numbers[0], count=len(numbers), rows=rows)
 
     def _quiet(self) -> None:
         """Between two rounds nothing is under way: what is used now, is kept."""
         gc.collect()
-        self._tell("quiet", **usage(os.getpid()))
-
-    # --- what can be expected
-
-    def _is_value(self, number: int, future: Future[Any], value: object) -> int:
-        """Check a result; returns how often the call must at least have run."""
-        try:
-            got = future.result(HANG)
-        except WorkerCrashed as error:
-            self._killed(number, error)
-            return 0
-        if got != value:
-            raise Violation(f"call {number} returned {str(got)[:80]} instead of {str(value)[:80]}")
-        return 1
-
-    def _killed(self, number: int, error: WorkerCrashed) -> None:
-        """Somebody must have killed that process: whoever has started us knows."""
-        self._tell("crashed", number=number, pid=error.pid, signal=error.signal, pod=error.pod)
-
-    # --- kinds of work; each returns (number, least, most) of runs, or None for 1 and 1
-
-    def _burst(self, executor: Any, _: random.Random, numbers: range) -> list[Any]:
-        futures = [executor.submit(self._calls.square, number) for number in numbers]
-        return self._squares(numbers, futures)
-
-    def _squares(self, numbers: range, futures: list[Any]) -> list[Any]:
-        return [
-            (number, self._is_value(number, future, number * number), 1)
-            for number, future in zip(numbers, futures, strict=True)
-        ]
-
-    def _long(self, executor: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        futures = [
-            executor.submit(self._calls.nap, number, chosen.uniform(0.1, 1.5)) for number in numbers
-        ]
-        return [
-            (number, self._is_value(number, future, number), 1)
-            for number, future in zip(numbers, futures, strict=True)
-        ]
-
-    def _raising(self, executor: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        words = [chosen.choice(["exit", "memory", "own"]) for _ in numbers]
-        futures = [
-            executor.submit(self._calls.fail, number, word)
-            for number, word in zip(numbers, words, strict=True)
-        ]
-        kinds = {"exit": SystemExit, "memory": MemoryError, "own": self._calls.Planned}
-        counts = []
-        for number, word, future in zip(numbers, words, futures, strict=True):
-            error = self._error_of(future)
-            if isinstance(error, WorkerCrashed):
-                self._killed(number, error)
-                counts.append((number, 0, 1))
-                continue
-            if type(error) is not kinds[word] or str(number) not in str(error):
-                raise Violation(f"call {number} ({word}) ended with {error!r}")
-            if word == "own" and not isinstance(error.__cause__, KeyError):
-                raise Violation(f"call {number} lost its cause: {error.__cause__!r}")
-            counts.append((number, 1, 1))
-        return counts
-
-    def _error_of(self, future: Future[Any]) -> BaseException | None:
-        return future.exception(HANG)
-
-    def _crashing(self, executor: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        hows: list[str | None] = [
-            chosen.choice(list(CRASHES)) if chosen.random() < 0.1 else None for _ in numbers
-        ]
-        hows[0] = chosen.choice(list(CRASHES))
-        futures = [
-            executor.submit(self._calls.square, number)
-            if how is None
-            else executor.submit(self._calls.crash, number, how)
-            for number, how in zip(numbers, hows, strict=True)
-        ]
-        counts = []
-        for number, how, future in zip(numbers, hows, futures, strict=True):
-            if how is None:
-                counts.append((number, self._is_value(number, future, number * number), 1))
-                continue
-            error = self._error_of(future)
-            if not isinstance(error, WorkerCrashed):
-                raise Violation(f"call {number} ({how}) ended with {error!r}")
-            if (error.signal, error.exitcode) != CRASHES[how]:
-                self._killed(number, error)  # by another, before it could
-                counts.append((number, 0, 1))
-            else:
-                counts.append((number, 0 if how == "SIGKILL" else 1, 1))
-        return counts
-
-    def _printing(self, executor: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        lines = [chosen.randint(0, 200) for _ in numbers]
-        futures = [
-            executor.submit(self._calls.talk, number, count)
-            for number, count in zip(numbers, lines, strict=True)
-        ]
-        return [
-            (number, self._is_value(number, future, count), 1)
-            for number, future, count in zip(numbers, futures, lines, strict=True)
-        ]
-
-    def _bulky(self, executor: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        datas = [chosen.randbytes(1000) * chosen.choice([50, 300, 3000]) for _ in numbers]
-        futures = [
-            executor.submit(self._calls.echo, number, data)
-            for number, data in zip(numbers, datas, strict=True)
-        ]
-        return [
-            (number, self._is_value(number, future, data[::-1]), 1)
-            for number, future, data in zip(numbers, futures, datas, strict=True)
-        ]
-
-    def _shared(self, executor: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        shared = bytearray(chosen.randbytes(1000) * 2000)
-        expected = self._calls_total(shared)
-        futures = [executor.submit(self._calls.total, number, shared) for number in numbers]
-        return [
-            (number, self._is_value(number, future, expected), 1)
-            for number, future in zip(numbers, futures, strict=True)
-        ]
-
-    @staticmethod
-    def _calls_total(shared: bytearray) -> int:
-        return sum(memoryview(shared)[::4096])
-
-    def _map(self, executor: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        how = chosen.choice(["whole", "whole", "failing", "crashing", "closed"])
-        bad = frozenset([chosen.choice(numbers)]) if how in {"failing", "crashing"} else frozenset()
-        function = {
-            "failing": self._calls.square_or_fail,
-            "crashing": self._calls.square_or_crash,
-        }.get(how)
-        options = {
-            "chunksize": chosen.choice([None, None, 1, 7, 40]),
-            "buffersize": chosen.choice([None, None, 8, 100]),
-            "timeout": HANG,
-        }
-        if function is None:
-            results = executor.map(self._calls.square, numbers, **options)
-        else:
-            results = executor.map(function, numbers, itertools.repeat(bad), **options)
-        counts: list[Any] = []
-        try:
-            for number in numbers:
-                if how == "closed" and number - numbers[0] > len(numbers) // 2:
-                    break
-                try:
-                    got = next(results)
-                except WorkerCrashed as error:
-                    if number not in bad:
-                        self._killed(number, error)
-                    counts.append((number, 0, 1))
-                    break
-                except self._calls.Planned:
-                    if number not in bad:
-                        raise
-                    counts.append((number, 1, 1))
-                    break
-                if got != number * number or number in bad:
-                    raise Violation(f"item {number} of a map returned {got}")
-                counts.append((number, 1, 1))
-        finally:
-            results.close()
-        # Those behind an error, or that nobody took, may have run.
-        return counts + [(number, 0, 1) for number in numbers[len(counts) :]]
-
-    def _cancelled(self, executor: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        futures = [executor.submit(self._calls.nap, number, 0.005) for number in numbers]
-        counts = []
-        cancelled = {number: chosen.random() < 0.5 for number in numbers}
-        for number, future in zip(numbers, futures, strict=True):
-            cancelled[number] = cancelled[number] and future.cancel()
-        for number, future in zip(numbers, futures, strict=True):
-            if cancelled[number]:
-                counts.append((number, 0, 0))
-            else:
-                counts.append((number, self._is_value(number, future, number), 1))
-        return counts
-
-    def _unpicklable(self, executor: Any, _: random.Random, numbers: range) -> list[Any]:
-        before = executor.submit(self._calls.square, numbers[0])
-        error = self._error_of(executor.submit(self._calls.echo, numbers[0], threading.Lock()))
-        if not isinstance(error, TypeError):
-            raise Violation(f"a lock as an argument ended with {error!r}")
-        least = self._is_value(numbers[0], before, numbers[0] ** 2)
-        return [(numbers[0], least, 1)] + [(number, 0, 0) for number in numbers[1:]]
-
-    def _guest(self, _: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        """An executor of its own, and its end."""
-        end = chosen.choice(["with", "with", "cancel", "kill", "terminate", "drop"])
-        executor = K8sRabbitExecutor(
-            chosen.choice([None, 1]),
-            max_tasks_per_child=chosen.choice([None, None, 5]),
-            retries=10,
-            output=chosen.choice(["marked", "plain", "off"]),
-        )
-        futures = [executor.submit(self._calls.square, number) for number in numbers]
-        futures[0].exception(HANG)
-        if end == "with":
-            executor.shutdown()
-        elif end == "cancel":
-            executor.shutdown(cancel_futures=True)
-        elif end == "drop":
-            del executor
-        else:
-            getattr(executor, f"{end}_workers")()
-        if end in {"with", "drop"}:
-            return self._squares(numbers, futures)
-        counts = []
-        for number, future in zip(numbers, futures, strict=True):
-            try:
-                counts.append((number, self._is_value(number, future, number**2), 1))
-            except CancelledError:
-                # One that was sent, and came back with a pod, can be cancelled, too.
-                counts.append((number, 0, 1))
-            except WorkersTerminated:
-                if end == "cancel":
-                    raise
-                counts.append((number, 0, 1))
-        return counts
-
-    def _initialized(self, _: Any, chosen: random.Random, numbers: range) -> list[Any]:
-        word = f"ready {chosen.random()}"
-        with K8sRabbitExecutor(
-            initializer=self._calls.prepare, initargs=(word,), retries=10
-        ) as executor:
-            futures = [executor.submit(self._calls.prepared, number) for number in numbers]
-            return [
-                (number, self._is_value(number, future, word), 1)
-                for number, future in zip(numbers, futures, strict=True)
-            ]
-
-    def _poisonous(self, _: Any, _chosen: random.Random, numbers: range) -> list[Any]:
-        """A call that kills its pods, among others that must come back."""
-        poison, rest = numbers[0], numbers[1:]
-        with K8sRabbitExecutor(retries=1) as bad, K8sRabbitExecutor(retries=10) as good:
-            futures = [good.submit(self._calls.square, number) for number in rest]
-            culprit = bad.submit(self._calls.poison, poison, self._spared)
-            error = self._error_of(culprit)
-            if isinstance(error, WorkerCrashed):
-                self._killed(poison, error)
-            elif not (isinstance(error, PodLost) and len(error.pods) == 2) and (
-                error is not None or culprit.result() != "spared"
-            ):
-                raise Violation(f"a call that kills its pods ended with {error!r}")
-            return [(poison, 0, 2), *self._squares(rest, futures)]
+        self._tell("quiet", outcomes=self._kinds.outcomes, **usage(os.getpid()))
 
 
-KINDS = {
-    "burst": 6,
-    "long": 3,
-    "raising": 3,
-    "crashing": 3,
-    "printing": 3,
-    "bulky": 3,
-    "shared": 2,
-    "map": 8,
-    "cancelled": 3,
-    "unpicklable": 1,
-    "guest": 3,
-    "initialized": 1,
-    "poisonous": 0.15,
-}
-"""How often each kind of work is chosen."""
-
-SIZES = {
-    "burst": 400,
-    "long": 5,
-    "raising": 30,
-    "crashing": 30,
-    "printing": 10,
-    "bulky": 6,
-    "shared": 12,
-    "map": 1500,
-    "cancelled": 150,
-    "guest": 60,
-    "initialized": 30,
-    "poisonous": 20,
-}
-"""The most calls of each."""
-
-
-def _runs(counts: list[Any]) -> Iterator[tuple[tuple[int, int], list[Any]]]:
+def _runs(counts: Counts) -> Iterator[tuple[tuple[int, int], Counts]]:
     """Calls of adjacent numbers with the same least and most, together."""
     ordered = sorted(counts)
     keyed = [((at - row[0], row[1], row[2]), row) for at, row in enumerate(ordered)]
