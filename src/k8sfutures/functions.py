@@ -27,7 +27,7 @@ def name_of(function: object) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)  # it has the user's data
 class PickledFunction:
     """A function as it travels: once for each pod, under its id.
 
