@@ -35,7 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.chaos")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long faults strike")
     parser.add_argument("--seed", type=int, default=1, help="of what is done and what strikes")
-    parser.add_argument("--pods", choices=["local"], default="local", help="where pods run")
+    parser.add_argument(
+        "--pods", choices=["local", "kubernetes"], default="local", help="where pods run"
+    )
+    parser.add_argument("--host", help="an address of this machine that pods on Kubernetes reach")
     parser.add_argument("--only", help="only faults whose name has this in it")
     parser.add_argument("--pause", type=float, default=3.0, help="the most seconds between faults")
     parser.add_argument("--keep", action="store_true", help="keep the files of the run")
@@ -47,7 +50,14 @@ def main() -> None:
         print(f"{time.monotonic() - began:7.1f}  {line}", flush=True)
 
     report = Report(given.seed)
-    Soak(LocalWorld(folder, given.seed, say), report, given.only, given.pause).run(given.minutes)
+    world: World
+    if given.pods == "local":
+        world = LocalWorld(folder, given.seed, say)
+    else:
+        from .cluster import ClusterWorld
+
+        world = ClusterWorld(folder, given.seed, say, given.host)
+    Soak(world, report, given.only, given.pause).run(given.minutes)
     print(report.text())
     if given.keep or report.violations:
         print(f"\nThe files of the run are in {folder}")

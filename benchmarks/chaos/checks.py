@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,9 @@ process take tens of seconds to be found, and several can hit one call, one afte
 
 RETRIES = 10
 """Of the executors whose calls must come back whatever happens to pods."""
+
+WORKERS = int(os.environ["CHAOS_WORKERS"]) if "CHAOS_WORKERS" in os.environ else None
+"""CPUs to use at once; None for all."""
 
 Counts = list[tuple[int, int, int]]
 """Numbers of calls, and how often each must have run, and may have where nothing was lost."""

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 
 LEDGER = ""
 """Where calls write down that they run: a file, or ``host:port`` of who counts."""
@@ -159,6 +160,13 @@ def other_colour(number: int, colour: Colour) -> Colour:
     """One of two, compared by identity."""
     note(number)
     return Colour.BLUE if colour is Colour.RED else Colour.RED
+
+
+def steps(number: int, count: int) -> Iterator[int]:
+    """A generator: it comes back as a list."""
+    note(number)
+    for step in range(count):
+        yield number + step
 
 
 def prepare(word: str) -> None:

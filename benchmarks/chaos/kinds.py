@@ -13,7 +13,7 @@ from typing import Any
 
 from k8sfutures import K8sRabbitExecutor, PodLost, WorkerCrashed, WorkersTerminated
 
-from .checks import HANG, RETRIES, Checks, Counts, Violation
+from .checks import HANG, RETRIES, WORKERS, Checks, Counts, Violation
 
 CRASHES = {"_exit": (None, 7), "segfault": (11, None), "SIGKILL": (9, None), "SIGABRT": (6, None)}
 """Ways in which a call ends its process; signal and exit code that the exception must have."""
@@ -242,11 +242,13 @@ class Kinds(Checks):
         counts: Counts = []
         futures: list[tuple[str, Future[Any]]] = []
         for number in numbers:
-            how = chosen.choice(["closure", "point", "colour"])
+            how = chosen.choice(["closure", "point", "colour", "steps"])
             if how == "closure":
                 future = executor.submit(closure, number)
             elif how == "point":
                 future = executor.submit(calls.Point(number, 1).moved, number, step)
+            elif how == "steps":
+                future = executor.submit(calls.steps, number, step)
             else:
                 future = executor.submit(calls.other_colour, number, calls.Colour.RED)
             futures.append((how, future))
@@ -255,6 +257,7 @@ class Kinds(Checks):
                 "closure": number + step,
                 "point": calls.Point(number + step, 1),
                 "colour": calls.Colour.BLUE,
+                "steps": list(range(number, number + step)),
             }[how]
             counts.append((number, self.is_value(number, future, value), 1))
             if counts[-1][1] and type(future.result()) is not type(value):
@@ -287,7 +290,7 @@ class Kinds(Checks):
         """An executor of its own on the same pods, and its end."""
         end = chosen.choice(["with", "with", "cancel", "kill", "terminate", "drop"])
         executor = K8sRabbitExecutor(
-            chosen.choice([None, 1]),
+            chosen.choice([WORKERS, 1]),
             max_tasks_per_child=chosen.choice([None, None, 5]),
             retries=RETRIES,
             output=chosen.choice(["marked", "plain", "off"]),
@@ -323,7 +326,7 @@ class Kinds(Checks):
         """What an initializer has set up is there for its executor's calls, and for no others."""
         word = f"ready {chosen.random()}"
         with K8sRabbitExecutor(
-            initializer=self.calls.prepare, initargs=(word,), retries=RETRIES
+            WORKERS, initializer=self.calls.prepare, initargs=(word,), retries=RETRIES
         ) as executor:
             futures = [executor.submit(self.calls.prepared, number) for number in numbers]
             return self.are_values(numbers, futures, [word] * len(numbers))

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from k8sfutures import K8sRabbitExecutor
 
-from .checks import RETRIES, Counts
+from .checks import RETRIES, WORKERS, Counts
 from .kinds import KINDS, SIZES, Kinds
 
 AT_ONCE = 5
@@ -105,7 +105,7 @@ class Workload:
         """Rounds of work, until told to stop."""
         with (
             ThreadPoolExecutor(AT_ONCE - 1) as threads,
-            K8sRabbitExecutor(retries=RETRIES) as executor,
+            K8sRabbitExecutor(WORKERS, retries=RETRIES) as executor,
         ):
             self._kinds.burst(executor, self._random, self._ids_for(50))
             self._quiet()
