@@ -54,7 +54,7 @@ class ClusterWorld(World):
         super().__init__(folder, seed, say, host or _primary_address())
         self._core = client.CoreV1Api(config.new_client_from_config())
         self._namespace = f"k8sfutures-chaos-{self.token}"
-        self._core.create_namespace({"metadata": {"name": self._namespace}})
+        self._core.create_namespace({"metadata": {"name": self._namespace}})  # type: ignore[arg-type]
         self._ledgers: dict[str, _Ledger] = {}
         self._spared = ""
         given = {name: value for name, value in os.environ.items() if name.startswith("K8SFUTURES")}
@@ -81,7 +81,9 @@ class ClusterWorld(World):
     # --- pods
 
     def names(self) -> list[str]:
-        found = self._core.list_namespaced_pod(self._namespace, label_selector=_SELECTOR).items
+        found: list[Any] = self._core.list_namespaced_pod(
+            self._namespace, label_selector=_SELECTOR
+        ).items
         return sorted(
             pod.metadata.name
             for pod in found

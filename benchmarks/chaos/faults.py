@@ -110,6 +110,19 @@ class StoppedProcess(Fault):
         )
 
 
+class KilledZygote(Fault):
+    """SIGKILL of the process that forks a pod's CPU processes."""
+
+    weight = 0.7
+
+    def strike(self, world: LocalWorld, chosen: random.Random) -> Struck | None:  # type: ignore[override]
+        pod = world.a_pod(chosen)
+        if pod is None:
+            return None
+        world.kill_zygote(pod)
+        return Struck(pod)
+
+
 class ResetClient(Fault):
     """connection of a client reset."""
 
@@ -174,6 +187,17 @@ class StalledConnection(Fault):
         world.struck_pods.add(name)
         resume = world.proxy.stall(name)
         return Struck(f"{name} for {seconds} s", (seconds, resume))
+
+
+class HeldNetwork(Fault):
+    """network stalled for a while: nothing flows, and new connections do not come up."""
+
+    weight = 0.7
+    pods = ("local", "kubernetes")
+
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        seconds = chosen.choice([2, 8, 25])
+        return Struck(f"{seconds} s", (seconds, world.proxy.hold()))
 
 
 class RestartedBroker(Fault):
@@ -259,6 +283,7 @@ FAULTS: list[Fault] = [
     kind()
     for kind in (
         *(KilledPod, DrainedPod, StoppedPod, KilledProcess, StoppedProcess, ResetClient, ResetPod),
+        *(KilledZygote, HeldNetwork),
         *(ClosedConnections, SilentConnection, StalledConnection, RestartedBroker, StoppedBroker),
         *(DeletedQueue, MemoryAlarm, KilledClient, SuspendedClient),
     )

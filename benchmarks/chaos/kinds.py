@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future, as_completed
@@ -32,6 +36,7 @@ KINDS = {
     "cancelled": 3,
     "unpicklable": 1,
     "guest": 3,
+    "program": 0.5,
     "initialized": 1,
     "poisonous": 0.15,
 }
@@ -50,6 +55,7 @@ SIZES = {
     "definitions": 30,
     "cancelled": 150,
     "guest": 60,
+    "program": 100,
     "initialized": 30,
     "poisonous": 20,
 }
@@ -201,8 +207,10 @@ class Kinds(Checks):
         # Those behind an error, or that nobody took, may have run.
         return counts + [(number, 0, 1) for number in numbers[len(counts) :]]
 
-    def callbacks(self, executor: Any, _: random.Random, numbers: range) -> Counts:
+    def callbacks(self, executor: Any, chosen: random.Random, numbers: range) -> Counts:
         """Each callback is called once, and submits another call; `as_completed` has all."""
+        slow = chosen.choice(numbers) if chosen.random() < 0.1 else None
+        takes = chosen.uniform(1, 15)
         middle = (len(numbers) + 1) // 2
         first, second = numbers[:middle], numbers[middle:]
         told: Counter[int] = Counter()
@@ -211,6 +219,8 @@ class Kinds(Checks):
 
         def done(number: int) -> None:
             told[number] += 1
+            if number == slow:
+                time.sleep(takes)
             if number + middle in second:
                 more[number + middle] = executor.submit(self.calls.square, number + middle)
             if len(told) == middle:
@@ -321,6 +331,33 @@ class Kinds(Checks):
                 self.note("WorkersTerminated")
                 counts.append((number, 0, 1))
         return counts
+
+    def program(self, _: Any, _chosen: random.Random, numbers: range) -> Counts:
+        """A program of its own that ends while its calls run."""
+        words = [self.calls.LEDGER, str(numbers[0]), str(numbers[-1])]
+        command = [sys.executable, "-m", "benchmarks.chaos.program", *words]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as running:
+            assert running.stdout is not None
+            timer = threading.Timer(HANG, running.kill)
+            timer.start()
+            said = running.stdout.read()
+            running.wait()  # before its standard input is closed, which would end it
+            timer.cancel()
+
+        if running.returncode == -9:
+            raise FutureTimeoutError
+        told = json.loads(said)
+        if running.returncode or told["wrong"]:
+            raise Violation(f"a program ended with {running.returncode}: {said[:500]}")
+        for number, pid, signal, pod in told["crashed"]:
+            self.killed(number, WorkerCrashed(pid=pid, signal=signal, pod=pod))
+        for _number in told["right"]:
+            self.note("value")
+        # It is not told which pods its executor gave up.
+        right = set(told["right"])
+        return [(number, int(number in right), 1 + RETRIES) for number in numbers]
 
     def initialized(self, _: Any, chosen: random.Random, numbers: range) -> Counts:
         """What an initializer has set up is there for its executor's calls, and for no others."""

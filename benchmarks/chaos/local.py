@@ -100,6 +100,13 @@ class LocalWorld(World):
             self.signal(pid, number)
         return pid or 0
 
+    def kill_zygote(self, pod: str) -> None:
+        """Kill the process that forks a pod's CPU processes, which end with it."""
+        self.struck_pods.add(pod)
+        for zygote in _children(self.agents().get(pod, 0)):
+            self.killed.update(_children(zygote))
+            self.signal(zygote, signal.SIGKILL)
+
     def a_process(self, chosen: random.Random) -> int | None:
         """A CPU process to hit, of any pod."""
         found = [pid for agent in self.agents().values() for pid in _processes(agent)]

@@ -39,6 +39,8 @@ class Proxy:
         self._target = target
         self._lock = threading.Lock()
         self._connections: list[_Connection] = []
+        self._flows = threading.Event()
+        self._flows.set()
         self._listener = socket.create_server((host, 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
@@ -77,10 +79,16 @@ class Proxy:
 
         return resume
 
+    def hold(self) -> Callable[[], None]:
+        """Hold back all bytes, those of new connections too; returns what lets them flow."""
+        self._flows.clear()
+        return self._flows.set
+
     def close(self) -> None:
         """End it, and every connection."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._flows.set()
         self._listener.close()
         with self._lock:
             connections = list(self._connections)
@@ -119,11 +127,13 @@ class Proxy:
                     target=self._finish, args=(connection, threads), name="proxy", daemon=True
                 ).start()
 
-    @staticmethod
-    def _forward(connection: _Connection, source: socket.socket, target: socket.socket) -> None:
+    def _forward(
+        self, connection: _Connection, source: socket.socket, target: socket.socket
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
                 connection.flows.wait()
+                self._flows.wait()
                 if connection.silent.is_set():
                     continue
                 if not connection.name and source is connection.ends[0]:
