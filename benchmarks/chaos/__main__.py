@@ -132,9 +132,9 @@ class Soak:
                 undo()
             _wait_until(pause)
             # Without a broker, only time can strike.
-            fault = chosen.choices(self._faults, weights)[0]
-            if world.node.pid is None:
+            if world.node.pid is None or not self._faults:
                 continue
+            fault = chosen.choices(self._faults, weights)[0]
             struck = fault.strike(world, chosen)
             if struck is None:
                 continue

@@ -17,6 +17,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+KEPT = 8 << 20
+"""Bytes of bulky arguments that an executor keeps for calls to come."""
+
 LEDGER = ""
 """Where calls write down that they run: a file, or ``host:port`` of who counts."""
 
@@ -187,6 +190,10 @@ def prepared(number: int) -> str:
 def main() -> None:
     """Work until told to stop."""
     from benchmarks.chaos.work import Workload
+    from k8sfutures.blobs import Blobs
+
+    # Instead of 256 MiB: more of them come and go, and a leak shows.
+    Blobs.__init__.__defaults__ = (KEPT, None)
 
     faulthandler.register(signal.SIGUSR1)
     with contextlib.suppress(KeyError):

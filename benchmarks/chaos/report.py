@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from k8sfutures.blobs import KEPT
-
 from .checks import RETRIES
 
 if TYPE_CHECKING:
@@ -118,8 +116,7 @@ class Report:
                 continue
             if after["files"] > before["files"] + MORE_FILES:
                 self.violations.append(f"{who} has more open files: {before} -> {after}")
-            kept = KEPT // 1024 if who == "the client" else 0
-            if after["memory"] > before["memory"] * MORE_MEMORY + 100_000 + kept:
+            if after["memory"] > before["memory"] * MORE_MEMORY + 100_000:
                 self.violations.append(f"{who} has more memory: {before} -> {after}")
         if len(self.quiet) > 100:
             before, after = self.quiet[int(len(self.quiet) * SETTLED)], self.quiet[-1]
@@ -147,8 +144,7 @@ class Report:
             settled = self.quiet[int(len(self.quiet) * SETTLED)]
             lines.append(
                 f"client, between its {len(self.quiet)} rounds: {_usage(first)} -> "
-                f"{_usage(settled)} -> {_usage(self.quiet[-1])} "
-                f"(of which {KEPT >> 20} MiB are arguments that it keeps for calls to come)"
+                f"{_usage(settled)} -> {_usage(self.quiet[-1])}"
             )
         shown = self.violations[:40]
         lines.append(f"violations: {len(self.violations)}")
