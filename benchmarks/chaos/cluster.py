@@ -51,10 +51,15 @@ class ClusterWorld(World):
     def __init__(
         self, folder: Path, seed: int, say: Callable[[str], None], host: str | None
     ) -> None:
-        super().__init__(folder, seed, say, host or _primary_address())
         self._core = client.CoreV1Api(config.new_client_from_config())
+        super().__init__(folder, seed, say, host or _primary_address())
         self._namespace = f"k8sfutures-chaos-{self.token}"
-        self._core.create_namespace({"metadata": {"name": self._namespace}})  # type: ignore[arg-type]
+        try:
+            self._core.create_namespace({"metadata": {"name": self._namespace}})  # type: ignore[arg-type]
+        except client.ApiException:
+            self.proxy.close()
+            self.node.kill()
+            raise
         self._ledgers: dict[str, _Ledger] = {}
         self._spared = ""
         given = {name: value for name, value in os.environ.items() if name.startswith("K8SFUTURES")}

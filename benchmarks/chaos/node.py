@@ -75,6 +75,7 @@ class Node:
         deadline = time.monotonic() + 90
         while not self._greets():
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
                 raise RuntimeError((self.folder / "console.log").read_text()[-3000:])
             threading.Event().wait(0.1)
 

@@ -91,3 +91,16 @@ def test_an_agent_that_has_grown_would_be_seen(chaos, tmp_path):
         (told,) = judged(chaos, tmp_path, after={**USAGE, **grown})
         assert told.startswith("the agent has more")
     assert judged(chaos, tmp_path, after={}) == ["the agent that was to be measured is gone"]
+
+
+def test_calls_on_a_cluster_are_counted_over_the_network(chaos):
+    from benchmarks.chaos import client, cluster
+
+    ledger = cluster._Ledger("127.0.0.1")
+    before, client.LEDGER = client.LEDGER, f"127.0.0.1:{ledger.port}"
+    try:
+        for number in (7, 8, 7):
+            client.note(number)
+    finally:
+        client.LEDGER = before
+    assert ledger.counted == {7: 2, 8: 1}
