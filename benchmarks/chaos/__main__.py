@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--pods", choices=["local", "kubernetes"], default="local", help="where pods run"
     )
+    parser.add_argument("--processes", type=int, default=1, help="CPU processes of each pod")
     parser.add_argument("--host", help="an address of this machine that pods on Kubernetes reach")
     parser.add_argument("--only", help="only faults whose name has this in it")
     parser.add_argument("--pause", type=float, default=3.0, help="the most seconds between faults")
@@ -57,6 +58,7 @@ def main() -> None:
         from .cluster import ClusterWorld
 
         world = ClusterWorld(folder, given.seed, say, given.host)
+    world.environment["K8SFUTURES_WORKER_PROCESSES"] = str(given.processes)
     Soak(world, report, given.only, given.pause).run(given.minutes)
     print(report.text())
     if given.keep or report.violations:

@@ -70,7 +70,6 @@ class World(ABC):
             "K8SFUTURES_AMQP_URL": self.node.url_at(host, self.proxy.port),
             "K8SFUTURES_PODS": self.pods,
             "K8SFUTURES_POOL": f"chaos-{self.token}",
-            "K8SFUTURES_WORKER_PROCESSES": "1",
             "K8SFUTURES_WARM_FOR": "120",
         }
 
