@@ -112,11 +112,12 @@ class Node:
         return done.stdout
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue, though it belongs to a connection alone."""
+        """Delete a queue, if it is there, though it belongs to a connection alone."""
         self.control(
             "eval",
-            f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{name}">>)), '
-            'rabbit_amqqueue:delete(Q, false, false, <<"chaos">>).',
+            f'case rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{name}">>)) of '
+            '{ok, Q} -> rabbit_amqqueue:delete(Q, false, false, <<"chaos">>); '
+            "Gone -> Gone end.",
         )
 
     def set_memory_limit(self, fraction: float) -> None:
