@@ -139,7 +139,7 @@ class Report:
             f"faults: {self.faults.total()}",
             *_table(self.faults),
             f"calls whose process was killed: {self.crashes}",
-            f"pods given up with calls: {self.losses} (of no known fault: {self.unexplained}); "
+            f"pods given up with calls: {self.losses} (of no known fault: {self.unexplained})",
             f"executions for that: {self.again}",
             f"lost: {self.missing}   duplicated: {self.duplicated}   hangs: {self.hangs}",
             f"agent, unused: {_usage(self.before)} -> {_usage(self.after)}",
