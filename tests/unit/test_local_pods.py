@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 
 import pytest
 
+from k8sfutures.config import Settings
 from k8sfutures.machine import start_time
 from k8sfutures.pods import local
 
@@ -48,3 +50,24 @@ def test_logs_of_pods_that_ended_long_ago_are_removed(tmp_path, pod):
     list(local._records(tmp_path))
     local._remove_old_logs(tmp_path)
     assert files(tmp_path) == ["runs.json", "runs.log"]
+
+
+@pytest.mark.parametrize(
+    ("program", "failed"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", False),
+        ("import os; os.kill(os.getpid(), 15)", False),
+        ("import sys; sys.exit(1)", True),
+        ("import os; os.abort()", True),
+    ],
+)
+def test_a_pod_that_was_killed_has_not_failed_to_start(program, failed):
+    """Another may be started in its place, even if it had not answered yet."""
+    source = local.LocalPods(Settings(), "killed")
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", program], os.environ)
+    local._children.add(pid)
+    source._watch_pid("pod", pid)
+    ended = []
+    source.watch(ended.append)
+    source.close()
+    assert [(event.pod, event.failed) for event in ended] == [("pod", failed)]

@@ -126,7 +126,9 @@ class LocalPods:
                 _children.discard(pid)
                 with contextlib.suppress(ChildProcessError):
                     _, status = os.waitpid(pid, 0)
-            emit(PodEnded(name, self._story(name), failed=status != 0))
+            # Who was killed would not end the same way again.
+            failed = status not in {0, signal.SIGKILL, signal.SIGTERM}
+            emit(PodEnded(name, self._story(name), failed=failed))
 
     def wake(self) -> None:
         """Make `watch` return."""
