@@ -31,21 +31,25 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .amqp import AmqpLink
+from .arguments import check_arguments, check_map_arguments, pickled_initializer
 from .config import load_settings, pool_name, resolve_pods
-from .control import MapClosed, MapStarted, Plan, Refused, Terminate
+from .control import CancelRequest, MapClosed, MapStarted, Plan, Refused, Terminate
 from .errors import ExecutorBroken, ForkedExecutorError
 from .link import ClientLink, LinkEvent
 from .manager import Manager
 from .maps import Map
+from .options import Options
 from .outcomes import once_more, stand_alone
 from .pods import Credentials, PodSource
 from .pods.pool import Pool
 from .pods.selection import pod_source
-from .serialization import dumps
 from .unpicklable import blame
+
+if TYPE_CHECKING:
+    from .view import ExecutorView
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,6 +104,8 @@ class K8sRabbitExecutor(Executor):
     on, and what goes wrong there is raised by the Futures, and by the next `submit`.
     """
 
+    _options: Options | None = None  # what was chosen for the calls of a view, see `options`
+
     def __init__(
         self,
         max_workers: int | None = None,
@@ -140,9 +146,10 @@ class K8sRabbitExecutor(Executor):
         self._pid = os.getpid()
         self._pool = pool
         self._delete_pool = source.delete_pool
-        self._call_ids = itertools.count(1)
+        self._alive = weakref.ref(self)
         self._map_ids = itertools.count(1)
         self._manager = Manager(Plan(name=name, pool=pool, source=source, connect=connect, **plan))
+        self._call_ids = self._manager.call_ids
         self._functions = self._manager.functions
         self._blobs = self._manager.blobs
         weakref.finalize(self, _abandon, self._manager, self._pid).atexit = False
@@ -181,6 +188,8 @@ class K8sRabbitExecutor(Executor):
             taken = self._manager.post(Refused(future, error))
         else:
             call = (next(self._call_ids), pickled.id, 0, body)
+            if self._options is not None:
+                self._manager.chosen[call[0]] = self._options
             taken = self._manager.submit(future, call, pickled)
         if not taken:
             self._check_usable()
@@ -212,7 +221,7 @@ class K8sRabbitExecutor(Executor):
             RuntimeError: after `shutdown`.
             BrokenProcessPool: the executor is broken.
         """
-        _check_map_arguments(fn, chunksize, buffersize)
+        check_map_arguments(fn, chunksize, buffersize)
         deadline = None if timeout is None else timeout + time.monotonic()
         self._check_usable()
         items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
@@ -221,7 +230,7 @@ class K8sRabbitExecutor(Executor):
         except Exception as error:
             blame(error, fn, (), {})
             return _failing(items, error)
-        map_ = Map(next(self._map_ids), pickled, self._blobs)
+        map_ = Map(next(self._map_ids), pickled, self._blobs, self._options)
         first = list(items if buffersize is None else itertools.islice(items, buffersize))
         if not first:
             return iter(())
@@ -229,7 +238,7 @@ class K8sRabbitExecutor(Executor):
         map_.growing = buffersize is not None
         if not self._manager.post(MapStarted(map_, len(first), chunksize)):
             self._check_usable()
-        results = _results(map_, len(first), items, deadline, self._manager, weakref.ref(self))
+        results = _results(map_, len(first), items, deadline, self._manager, self._alive)
         # Even if it is never started, and so never comes to its own `finally`.
         drop = self._functions.dropped.append
         weakref.finalize(results, drop, pickled.id).atexit = False
@@ -269,6 +278,49 @@ class K8sRabbitExecutor(Executor):
         self.shutdown(wait=True, cancel_futures=True)
 
     # --- beyond the standard library
+
+    def options(
+        self,
+        *,
+        retries: int | None = None,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+        timeout: float | None = None,
+    ) -> ExecutorView:
+        """This executor, with settings for some calls: those that go through what is returned.
+
+        Args:
+            retries: how often such a call may run again; None for as often as any.
+            retry_on: exceptions for which it does, beside the loss of its pod; `WorkerCrashed`
+                and `CallTimeout` may be among them.
+            timeout: seconds that it may run each time, from when its function is called. Then its
+                CPU process is ended, and its Future has a `CallTimeout`. In a map, of each item.
+
+        Returns:
+            An `Executor` of the same pods. Its `shutdown`, and its ``with`` block, end it alone.
+
+        Raises:
+            TypeError: one has the wrong type.
+            ValueError: one has a value that cannot work.
+        """
+        from .view import ExecutorView
+
+        return ExecutorView(self, Options.of(retries, retry_on, timeout))
+
+    def cancel(self, future: Future[Any], *, running: bool = False) -> bool:
+        """Cancel a call, even while it runs.
+
+        Args:
+            future: of this executor.
+            running: whether to end a call that a pod has, too: one that waits there comes back, and
+                the CPU process of one that runs is ended. Its Future then has a `CallCancelled`.
+
+        Returns:
+            Whether it has been cancelled, and will not complete.
+        """
+        self._check_process()
+        if future.cancel() or not running:
+            return future.cancelled()
+        return self._manager.cancel(CancelRequest(future))
 
     @property
     def pool(self) -> Pool:
@@ -316,80 +368,6 @@ def _amqp_link(
     found: Credentials, pool: str, name: str, emit: Callable[[LinkEvent], None]
 ) -> ClientLink:
     return AmqpLink(found.url, pool, name, emit)
-
-
-def check_arguments(
-    max_workers: object, mp_context: object, initializer: object, max_tasks_per_child: object
-) -> None:
-    """Refuse what no executor of ours can work with, as the standard library does.
-
-    Args:
-        max_workers: as for `K8sRabbitExecutor`; likewise the others.
-        mp_context: must be None.
-        initializer: must be callable, or None.
-        max_tasks_per_child: must be positive, or None.
-
-    Raises:
-        TypeError: one has the wrong type.
-        ValueError: one has a value that cannot work.
-    """
-    for name, value in (("max_workers", max_workers), ("max_tasks_per_child", max_tasks_per_child)):
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer or None, not {value!r}")
-        if value <= 0:
-            raise ValueError(
-                f"{name} must be greater than 0, not {value}"
-                if name == "max_workers"
-                else f"{name} must be >= 1, not {value}"
-            )
-    if mp_context is not None:
-        raise ValueError(
-            f"mp_context must be None, not {mp_context!r}: calls run on pods, which "
-            "multiprocessing does not start; leave it out"
-        )
-    if initializer is not None and not callable(initializer):
-        raise TypeError("initializer must be a callable")
-
-
-def _check_map_arguments(fn: object, chunksize: object, buffersize: object) -> None:
-    if not callable(fn):
-        raise TypeError(f"{fn!r} is not callable")
-    if chunksize is not None:
-        if not isinstance(chunksize, int):
-            raise TypeError(f"chunksize must be an integer or None, not {chunksize!r}")
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-    if buffersize is not None:
-        if not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-
-
-def pickled_initializer(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-) -> bytes | None:
-    """What travels of an initializer.
-
-    Args:
-        initializer: the user's, or None.
-        initargs: its arguments.
-
-    Returns:
-        The pickled ``(function, args)``, or None.
-
-    Raises:
-        Exception: what pickling them raised, with a note that says which it was.
-    """
-    if initializer is None:
-        return None
-    try:
-        return dumps((initializer, initargs))
-    except Exception as error:
-        blame(error, initializer, initargs, {}, args_name="initargs")
-        raise
 
 
 def _failing(items: Iterator[tuple[Any, ...]], error: BaseException) -> Iterator[Any]:

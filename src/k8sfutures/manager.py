@@ -23,8 +23,10 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from . import scheduler_events as core
+from .attempts import Attempts
 from .blobs import size_of
 from .control import (
+    CancelRequest,
     Control,
     MapClosed,
     MapExtended,
@@ -40,8 +42,8 @@ from .errors import ExecutorBroken, PodLost, ResultNotLoadable, ThreadDied, Work
 from .intake import Intake
 from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
 from .losses import Losses
-from .maps import Map, body_of
-from .messages import RESULT, Call, Group
+from .map_table import MapTable
+from .messages import RESULT, Call, Cancel, Group
 from .outcomes import failure_of, loaded, once_more, stand_alone, thread_died
 from .output import Heard, Printer
 from .pods import CpusHeld, Credentials, PodEnded, PodEvent, PodsFailed, StartupNews
@@ -71,15 +73,15 @@ class Manager(Intake):
         self._scheduler = Scheduler(max_workers=plan.max_workers, retries=plan.retries)
         self._waiting: dict[int, Future[Any]] = {}
         self._running: dict[int, Future[Any]] = {}
-        self._maps: dict[int, Map] = {}
         self._demand = Demand(plan.max_workers, eager=plan.source.eager)
         self._losses = Losses(plan.retries, explains=plan.source.explains)
+        self._attempts = Attempts(plan.retries, self._losses.attempt, self.call_ids.__next__)
+        self._maps = MapTable(self._attempts)
         self._session = Session(plan, self._scheduler, self._demand, self._losses, self.blobs)
         self._printer = Printer(plan.name, plan.output)
         self._provisioner = Provisioner(plan.source, self._inbox.put, plan.name)
         self._shutdown = self._finished = False
         self._alone_since: float | None = None  # there is work, and no pod
-        self._flush_at = NEVER
         self.thread = threading.Thread(
             target=self._run, name=f"k8sfutures manager {plan.name}", daemon=True
         )
@@ -151,7 +153,7 @@ class Manager(Intake):
             self._submitted
             or self._waiting
             or self._running
-            or any(map_.unsettled for map_ in self._maps.values())
+            or self._maps.unsettled
             or not self._scheduler.idle  # items of a map that nobody waits for
         )
 
@@ -160,9 +162,15 @@ class Manager(Intake):
             case Wake() | Received():
                 pass
             case MapStarted() | MapExtended() | MapClosed():
-                self._map_changed(item)
+                event = self._maps.changed(item)
+                if event is not None:
+                    self._feed(event)
             case Refused():
                 _fail(item.future, item.error)
+            case CancelRequest():
+                self.cancel(item)
+            case core.Cancelled():
+                self._feed(item)
             case Shutdown():
                 self._shutdown = True
                 if item.cancel:
@@ -175,11 +183,8 @@ class Manager(Intake):
                 self._session.connect(item, self._inbox.put)
             case PodEnded():
                 self._act(self._session.ended(item))
-            case StartupNews():
-                self._session.news = item.text
-            case CpusHeld():
-                for pool in item.pools:
-                    self._session.ask_to_yield(pool)
+            case StartupNews() | CpusHeld():
+                self._session.starting(item)
             case PodsFailed():
                 self._break(item.error)
 
@@ -223,7 +228,7 @@ class Manager(Intake):
         return self._alone_since + self._plan.startup_timeout
 
     def _is_busy(self) -> bool:
-        return bool(self._waiting or self._running or any(m.unsettled for m in self._maps.values()))
+        return bool(self._waiting or self._running or self._maps.unsettled)
 
     def _on_time(self, now: float) -> None:
         for lost, error in self._losses.take(now):
@@ -242,26 +247,22 @@ class Manager(Intake):
     # --- calls out
 
     def _take_submitted(self) -> None:
-        if self._submitted and self._plan.flush_window > 0:
-            now = time.monotonic()
-            if self._flush_at == NEVER:
-                self._flush_at = now + self._plan.flush_window
-            if now < self._flush_at and not self._shutdown:
-                self._woken = False
-                return
-            self._flush_at = NEVER
-        self._woken = False
+        if not self._is_flush(self._plan.flush_window, hurry=self._shutdown):
+            return
         # Taken before the calls: whoever was to use these functions has submitted by now.
-        dropped = self.functions.take_dropped()
+        dropped = self.functions.take_dropped() + self._attempts.take_dropped()
         submitted = self._submitted
         batch = [submitted.popleft() for _ in range(len(submitted))]
-        waiting = self._waiting
+        waiting, chosen = self._waiting, self.chosen
+        limits: dict[int, core.Limits] = {}
         for future, call, function in batch:
             waiting[call[0]] = future
+            if chosen and call[0] in chosen:
+                limits[call[0]] = self._attempts.begin(chosen.pop(call[0]), call, function)
             # It may have been released between its look-up and its call.
             self.functions.bodies.setdefault(call[1], function)
         if batch:
-            self._feed(core.Submitted([call for _, call, _ in batch]))
+            self._feed(core.Submitted([call for _, call, _ in batch], limits))
         if dropped:
             self._feed(core.FunctionsDropped(dropped))
 
@@ -269,14 +270,17 @@ class Manager(Intake):
         """Tell the scheduler, and do what it says."""
         events: list[core.Event] = [event]
         while events:
-            for instruction in self._scheduler.handle(events.pop()):
+            now = time.monotonic()
+            for instruction in self._scheduler.handle(events.pop(), now):
                 match instruction:
                     case core.Settle():
-                        self._settle(instruction)
+                        events += self._settle(instruction)
                     case core.Dispatch():
                         events += self._dispatch(instruction)
                     case core.Lost():
-                        self._losses.lost(instruction, time.monotonic())
+                        self._losses.lost(instruction, now)
+                    case core.Recalled():
+                        self._session.send(instruction.pod, Cancel(instruction.calls))
 
     def _dispatch(self, order: core.Dispatch) -> list[core.Event]:
         """Send a group; returns what the scheduler is to know of it."""
@@ -289,7 +293,7 @@ class Manager(Intake):
             for call in calls:
                 call_id, function, items, _ = call
                 if items:
-                    body = body_of(self._maps, order.ranges[call_id])
+                    body = self._maps.body_of(order.ranges[call_id])
                     size = size_of(body) // items
                     if size > BULKY_ITEM:
                         events.append(core.ItemsMeasured(order.ranges[call_id].map_id, size))
@@ -299,27 +303,35 @@ class Manager(Intake):
                 if future is not None:  # else it is dispatched again
                     if not future.set_running_or_notify_cancel():
                         withdrawn.append(call_id)
+                        self._attempts.forget(call_id)
                         continue
                     running[call_id] = future
                 kept.append(call)
             shares[pod] = (limit, kept)
         for function in order.released:
-            self.functions.bodies.pop(function, None)
+            if not self._attempts.hold_back(function):
+                self.functions.bodies.pop(function, None)
         functions = {number: self.functions.bodies[number].data for number in order.functions}
-        self._session.send_group(Group(order.number, functions, order.released, shares, {}))
+        self._session.send_group(
+            Group(order.number, functions, order.released, shares, {}, order.limits)
+        )
         if withdrawn:
             events.append(core.Withdrawn(withdrawn))
         return events
 
     # --- outcomes in
 
-    def _settle(self, settle: core.Settle) -> None:
-        running = self._running
+    def _settle(self, settle: core.Settle) -> list[core.Event]:
+        """Resolve Futures; returns what is to run again."""
+        running, attempts = self._running, self._attempts
+        retried: list[core.Retried] = []
         for call_id, function, status, body in settle.calls:
             future = running.pop(call_id, None)
             if future is None:
                 continue
             if status == RESULT:
+                if attempts:
+                    attempts.forget(call_id)
                 try:
                     result = loaded(body, self._name_of(function))
                 except ResultNotLoadable as error:
@@ -329,18 +341,18 @@ class Manager(Intake):
                     future.set_result(result)
                     del result
             else:
-                name = self._name_of(function)
-                future.set_exception(failure_of(status, body, name, call_id))
+                failure = failure_of(status, body, self._name_of(function), call_id)
+                again = attempts.failed(call_id, failure, settle)
+                if again is None or again.call is None:
+                    future.set_exception(failure)
+                else:
+                    running[again.call[0]] = future
+                    retried.append(again)
+                del failure
             del future
-        by_map: dict[int, list[tuple[int, Any]]] = {}
-        for map_id, index, status, body in settle.items:
-            by_map.setdefault(map_id, []).append((index, (status, body)))
-        for map_id, outcomes in by_map.items():
-            map_ = self._maps.get(map_id)
-            if map_ is not None:
-                map_.settle(outcomes)
-                if not map_.unsettled and not map_.growing:
-                    self._forget_map(map_)
+        again_of_maps, events = self._maps.settle(settle)
+        retried += again_of_maps
+        return [*events, core.Again(retried)] if retried else events
 
     def _name_of(self, function: int) -> str:
         known = self.functions.bodies.get(function)
@@ -348,29 +360,13 @@ class Manager(Intake):
 
     def _fail_lost(self, lost: core.Lost, error: PodLost) -> None:
         if lost.call is not None:
+            self._attempts.lost(lost.call, error)
             future = self._running.pop(lost.call, None)
             if future is not None:
                 future.set_exception(error)
         if lost.map_item is not None:
-            map_ = self._maps.get(lost.map_item[0])
-            if map_ is not None:
-                map_.settle([(lost.map_item[1], error)])
-
-    def _map_changed(self, event: MapStarted | MapExtended | MapClosed) -> None:
-        map_ = event.map
-        if isinstance(event, MapClosed):
-            if map_.id in self._maps:
-                self._forget_map(map_)
-            return
-        chunksize = None
-        if isinstance(event, MapStarted):
-            self._maps[map_.id] = map_
-            chunksize = event.chunksize
-        self._feed(core.MapGrown(map_.id, map_.function.id, event.count, chunksize))
-
-    def _forget_map(self, map_: Map) -> None:
-        del self._maps[map_.id]
-        self._feed(core.MapDropped(map_.id))
+            self._attempts.lost(lost.map_item, error)
+            self._maps.lost(lost.map_item, error)
 
     # --- the end
 
@@ -380,9 +376,23 @@ class Manager(Intake):
             future.cancel()
             future.set_running_or_notify_cancel()
         self._waiting.clear()
-        for map_ in list(self._maps.values()):
-            map_.cancel_from(self._scheduler.position(map_.id))
+        self._maps.cancel(self._scheduler.position)
         self._feed(core.CancelPending(frozenset(self._running)))
+
+    def cancel(self, request: CancelRequest) -> bool:
+        """Cancel a call that has been sent out; on any thread, which waits for the answer."""
+        if threading.current_thread() is not self.thread:
+            self._inbox.put(request)
+            return request.wait(self.thread)
+        number = request.find(self._running)
+        if number is not None:
+            self._attempts.forget(number)
+            failure = request.failure(self._scheduler.pod_of(number))
+            # Told later: this may be a callback of a Future, in the middle of other instructions.
+            self._inbox.put(core.Cancelled([number]))
+            self._running.pop(number).set_exception(failure)
+        request.answer(cancelled=number is not None)
+        return request.cancelled
 
     def _terminate(self, order: Terminate) -> None:
         self._session.leave(order.signal)
@@ -401,11 +411,9 @@ class Manager(Intake):
             _fail(future, once_more(error))
         for future in self._running.values():
             _fail(future, once_more(error))
-        for map_ in self._maps.values():
-            map_.fail(once_more(error))
+        self._maps.fail(lambda: once_more(error))
         self._waiting.clear()
         self._running.clear()
-        self._maps.clear()
         self._finished = True
 
     def _leave(self) -> None:
@@ -429,6 +437,8 @@ class Manager(Intake):
                 item.map.fail(once_more(error))
             elif isinstance(item, Refused):
                 _fail(item.future, item.error)
+            elif isinstance(item, CancelRequest):
+                item.answer(cancelled=False)
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:

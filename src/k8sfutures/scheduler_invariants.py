@@ -39,6 +39,7 @@ def check(
     for state in backlog.ranges.values():
         assert state.left == state.done.count(0), "a range that has miscounted its items"
         assert state.left, "a range that is finished and still here"
+    assert backlog.limits.keys() <= seen, "limits of a call that is nowhere"
     assert backlog.losses.keys() <= seen, "losses of a call that is nowhere"
 
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from .messages import Call
+from .scheduler_events import Loss
 from .scheduler_records import Durations, Pod
 
 
@@ -32,7 +33,7 @@ class Isolation:
         self.active = False
         """Whether there is anything to decide: suspects wait, or pods are reserved for some."""
 
-    def is_suspect(self, lost: tuple[str, ...]) -> bool:
+    def is_suspect(self, lost: tuple[Loss, ...]) -> bool:
         """Whether a call that was lost with these pods is to run alone."""
         return len(lost) >= self._losses
 
@@ -49,7 +50,7 @@ class Isolation:
         return gone
 
     def assign(
-        self, pods: Iterable[Pod], durations: Durations, group: int
+        self, pods: Iterable[Pod], durations: Durations, group: int, now: float
     ) -> dict[str, list[Call]]:
         """Give suspects to pods of their own.
 
@@ -57,6 +58,7 @@ class Isolation:
             pods: all of them.
             durations: of calls.
             group: what the suspects go with.
+            now: the time.
 
         Returns:
             Pod to its suspect.
@@ -65,7 +67,8 @@ class Isolation:
         for pod in self._reserve(list(pods)):
             call = self.waiting.popleft()
             pod.suspect = call[0]
-            pod.take(call, durations.charge(call[1], call[2] or 1, len(call[3] or b"")), group)
+            charge = durations.charge(call[1], call[2] or 1, len(call[3] or b""))
+            pod.take(call, charge, group, now)
             shares[pod.name] = [call]
         return shares
 

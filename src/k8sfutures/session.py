@@ -48,7 +48,7 @@ from .messages import (
 )
 from .outcomes import Whole, initializer_failure
 from .output import Heard
-from .pods import Credentials, PodEnded
+from .pods import CpusHeld, Credentials, PodEnded, StartupNews
 from .records import packed_filters, reporting
 from .scheduler import Scheduler
 
@@ -244,11 +244,14 @@ class Session:
             for message in self._pods[name].freight.take():
                 self.send(name, message)
 
-    def ask_to_yield(self, pool: str) -> None:
-        """Ask the pods of another pool that have no client to end: their CPUs are wanted."""
-        if self._link is not None and self._codec is not None:
-            logger.info("asking the unused pods of pool %s to make room", pool)
-            self._link.broadcast_to(pool, self._codec.encode(Yield(self._plan.pool)))
+    def starting(self, event: StartupNews | CpusHeld) -> None:
+        """Pods are on their way: how far, or which pools' unused pods are to end for them."""
+        if isinstance(event, StartupNews):
+            self.news = event.text
+        elif self._link is not None and self._codec is not None:
+            for pool in event.pools:
+                logger.info("asking the unused pods of pool %s to make room", pool)
+                self._link.broadcast_to(pool, self._codec.encode(Yield(self._plan.pool)))
 
     def leave(self, signal: int) -> None:
         """Tell the pods to drop our work, and to end what runs with a signal if it is not 0."""
@@ -374,6 +377,7 @@ class Session:
         holding = frozenset(message.holding)
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
+            self._losses.joined(name, message.node)
             self._pods[name] = _Pod(name, message.results)
             self._demand.joined(name, len(message.cpu_ids), message.pool_cpus, time.monotonic())
             yield core.PodJoined(name, len(message.cpu_ids))

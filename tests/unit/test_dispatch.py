@@ -227,7 +227,7 @@ class TestFaults:
         play.dispatcher.died(0, [], play.pipes[0], {"pid": 5})
         play.pipes[0] = []
         play.go()
-        story = msgpack.packb({"pid": 5, "output": ""})
+        story = msgpack.packb({"pid": 5, "output": "", "stack": "", "seconds": 0.0})
         assert play.flush()[1:] == [(1, 0, CRASHED, 0, story)]
         play.dispatcher.ready(0)
         assert play.go() == {0: 5}

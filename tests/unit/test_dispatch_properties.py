@@ -21,6 +21,7 @@ from k8sfutures.messages import (
     EXCEPTION,
     RESULT,
     Attach,
+    Cancel,
     Group,
     Hello,
     InitializerRaised,
@@ -32,7 +33,7 @@ from k8sfutures.messages import (
 )
 from k8sfutures.worker import frames as kinds
 from k8sfutures.worker.dispatch import Dispatcher
-from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
+from k8sfutures.worker.instructions import End, Feed, Kill, Retire, Send, Steal
 
 VERSIONS = ("3.13", 1, "3.1")
 TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0, {}, 0, [])
@@ -61,6 +62,8 @@ class Process:
         self.current = None  # (token, item, session, call id)
         self.said = []
         self.ran = Counter()
+        self.timed = set()
+        self.begun = {}  # (token, item) -> ((session, call id, item), its limit)
 
     def feed(self, frames, tokens):
         for kind, name, *rest in frames:
@@ -69,6 +72,9 @@ class Process:
                     assert token not in self.jobs
                     assert row[0] in self.functions[name], "a job without its function"
                     self.jobs[token] = Job(name, *row)
+            elif kind == kinds.TIMED:
+                assert self.jobs.keys().isdisjoint(rest[0])
+                self.timed.update(rest[0])
             elif kind == kinds.FUNCTIONS:
                 known = self.functions.setdefault(name, set())
                 assert known.isdisjoint(rest[0]), "a function that the process has"
@@ -97,6 +103,8 @@ class Session:
         self.next_call = 0
         self.functions = set()
         self.open = {}  # call id -> (function, items without outcome)
+        self.limits = {}  # call id -> seconds
+        self.cancelled = set()
         self.started = set()
         self.results = 0
         self.failed = False
@@ -109,6 +117,8 @@ class Machine(RuleBasedStateMachine):
         self.dispatcher = Dispatcher(list(range(cpus)))
         self.processes = dict.fromkeys(range(cpus))
         self.killed = set()
+        self.ended = set()  # those of the killed that are so for what they run
+        self.due = {}  # (session serial, call id, item) -> when it has run for too long
         self.sessions = {}
         self.names = self.serials = 0
         self.now = 0.0
@@ -146,6 +156,12 @@ class Machine(RuleBasedStateMachine):
                     count = min(instruction.count, len(process.pipe))
                     taken = [process.pipe.popleft() for _ in range(count)]
                 self.dispatcher.stolen(instruction.cpu_id, taken)
+            case End():
+                if process is not None and instruction.cpu_id not in self.killed:
+                    if process.said:
+                        self.hear(instruction.cpu_id)
+                    if self.dispatcher.decide(instruction.cpu_id):
+                        self.ends(instruction.cpu_id, process)
             case Kill():
                 if process is not None:
                     self.killed.add(instruction.cpu_id)
@@ -155,6 +171,17 @@ class Machine(RuleBasedStateMachine):
                 assert not process.said
                 self.processes[instruction.cpu_id] = None
                 self.killed.discard(instruction.cpu_id)
+                self.ended.discard(instruction.cpu_id)
+
+    def ends(self, cpu_id, process):
+        """It is ended for what it runs, which is cancelled, or has run for too long."""
+        _, item, job = process.current
+        session, call_id = self.owner(job)
+        assert not process.pipe, "something may begin behind it"
+        late = self.due.get((session.serial, call_id, item), self.now + 1) <= self.now
+        assert late or call_id in session.cancelled
+        self.killed.add(cpu_id)
+        self.ended.add(cpu_id)
 
     def receive(self, name, message):
         session = self.sessions[name]
@@ -214,9 +241,45 @@ class Machine(RuleBasedStateMachine):
         return self.sessions[data.draw(st.sampled_from(sorted(self.sessions)))]
 
     @precondition(lambda self: self.sessions)
-    @rule(data=st.data(), calls=st.lists(CALLS, max_size=8), lost=SELDOM)
-    def group(self, data, calls, lost):
-        self.send_group(self.draw(data), calls, lost)
+    @rule(
+        data=st.data(),
+        calls=st.lists(CALLS, max_size=8),
+        lost=SELDOM,
+        limit=st.none() | st.sampled_from([0.05, 0.15, 1.0]),
+    )
+    def group(self, data, calls, lost, limit):
+        self.send_group(self.draw(data), calls, lost, limit)
+
+    @precondition(lambda self: self.sessions)
+    @rule(
+        data=st.data(),
+        calls=st.lists(CALLS, min_size=1, max_size=8),
+        seconds=st.sampled_from([0.1, 0.2]),
+        read=st.booleans(),
+        end=st.sampled_from(["late", "cancelled", "late and heard", "late and done"]),
+    )
+    def what_runs_is_ended(self, data, calls, seconds, read, end):
+        """What has a limit runs, for too long or not, or is cancelled, whatever was heard of it."""
+        session = self.draw(data)
+        self.send_group(session, calls, lost=False, limit=0.15)
+        for cpu_id in self.live():
+            process = self.processes[cpu_id]
+            if cpu_id not in self.killed:
+                for _ in range(data.draw(st.integers(1, 5))):
+                    if process.current is None:
+                        self.claim(process)
+                    elif process.pipe:
+                        self.finish(process, 10, fail=False)
+                if process.said and read:
+                    self.read_from(cpu_id)
+        if end == "cancelled":
+            self.cancel(data)
+            return
+        self.time_passes(late=False, away=False, seconds=seconds)
+        for cpu_id in self.live():
+            process = self.processes[cpu_id]
+            if end != "late" and cpu_id in self.ended and process.current is not None:
+                self.what_is_ended_says_something(data, result=end == "late and done")
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), items=st.integers(5, 40), short=st.booleans())
@@ -232,7 +295,7 @@ class Machine(RuleBasedStateMachine):
                 self.read_from(cpu_id)
         self.send_group(session, [(0, items)], lost=False)
 
-    def send_group(self, session, calls, lost):
+    def send_group(self, session, calls, lost, limit=None):
         functions = {function: b"f" for function, _ in calls}
         new = {
             number: body for number, body in functions.items() if number not in session.functions
@@ -241,11 +304,14 @@ class Machine(RuleBasedStateMachine):
         session.group += 1 + lost
         for function, items in calls:
             session.next_call += 1
+            if limit is not None:
+                session.limits[session.next_call] = limit
             session.open[session.next_call] = (function, set(range(items or 1)))
             body = f"{session.serial}:{session.next_call}".encode()
             share.append((session.next_call, function, items, body))
         session.functions |= set(new)
-        message = Group(session.group, new, [], {}, {})
+        limits = {} if limit is None else {call[0]: limit for call in share}
+        message = Group(session.group, new, [], {}, {}, limits)
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
         self.carry_out()
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
@@ -285,6 +351,24 @@ class Machine(RuleBasedStateMachine):
         self.carry_out()
 
     @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def cancel(self, data):
+        """Submitted calls; those that have not begun come back, and the others are ended."""
+        session = self.draw(data)
+        single = sorted(call for call, (_, items) in session.open.items() if items == {0})
+        if not single or session.failed:
+            return
+        calls = data.draw(st.lists(st.sampled_from(single), unique=True, min_size=1, max_size=4))
+        session.cancelled.update(calls)
+        self.dispatcher.cancel(session.name, Cancel([*calls, 999_999]))
+        self.carry_out()
+        self.dispatcher.flush()
+        self.carry_out()
+        for call_id in calls:
+            if call_id in session.open:
+                assert (call_id, 0) in session.started, "it has neither begun nor come back"
+
+    @precondition(lambda self: self.sessions)
     @rule(data=st.data(), behind=st.integers(0, 2))
     def renew(self, data, behind):
         session = self.draw(data)
@@ -312,8 +396,8 @@ class Machine(RuleBasedStateMachine):
         assert not self.dispatcher.take()
 
     @rule(late=SELDOM, away=st.booleans())
-    def time_passes(self, late, away):
-        seconds = 11.0 if late else 0.1
+    def time_passes(self, late, away, seconds=0.1):
+        seconds = 11.0 if late else seconds
         self.now += seconds
         if away:
             self.dispatcher.postpone(seconds)
@@ -323,7 +407,10 @@ class Machine(RuleBasedStateMachine):
             for name, session in self.sessions.items():
                 self.dispatcher.renew(name, Renew(session.group, 0, []), self.now)
         self.dispatcher.tick(self.now)
+        self.dispatcher.expire(self.now)
         self.carry_out()
+        due = self.dispatcher.endings.due()
+        assert due is None or due > self.now
         assert self.dispatcher.clients == list(self.sessions)
 
     @rule(really=SELDOM)
@@ -391,6 +478,19 @@ class Machine(RuleBasedStateMachine):
         if session.max_tasks is not None:
             assert process.ran[job.client] <= session.max_tasks
         assert bool(session.initializer) == (job.client in process.initializers)
+        if not process.initializers.get(job.client):
+            self.begin(process)
+
+    def begin(self, process):
+        """The function of an item is called now, after the initializer."""
+        token, item, job = process.current
+        session, call_id = self.owner(job)
+        limited = session is not None and call_id in session.limits
+        if session is not None:
+            assert limited == (token in process.timed)
+        if limited:
+            process.begun[token, item] = (session.serial, call_id, item), session.limits[call_id]
+            process.said.append((token, item, kinds.BEGUN, 0, b""))
 
     def owner(self, job):
         """The session that a job belongs to, if it is still there, and the call's id."""
@@ -406,8 +506,11 @@ class Machine(RuleBasedStateMachine):
         if fail and process.initializers.get(job.client):  # it has not been run
             process.said.append((token, item, kinds.INITIALIZER_RAISED, 0, b"e"))
             return
-        if job.client in process.initializers:
+        if process.initializers.get(job.client):
             process.initializers[job.client] = False
+            process.current = (token, item, job)
+            self.begin(process)
+            process.current = None
         if fail:
             process.said.append((token, item, kinds.PRINTED, 1, b"text \xff"))
         process.said.append((token, item, EXCEPTION if fail else RESULT, micros, b"r"))
@@ -419,10 +522,32 @@ class Machine(RuleBasedStateMachine):
             self.read_from(data.draw(st.sampled_from(talking)))
 
     def read_from(self, cpu_id):
+        self.hear(cpu_id)
+        self.carry_out()
+
+    def hear(self, cpu_id):
         process = self.processes[cpu_id]
         said, process.said = process.said, []
-        self.dispatcher.frames(cpu_id, said)
-        self.carry_out()
+        for token, item, status, *_ in said:
+            if status == kinds.BEGUN:
+                key, limit = process.begun[token, item]
+                self.due[key] = self.now + limit
+        self.dispatcher.frames(cpu_id, said, self.now)
+
+    @precondition(lambda self: self.killed)
+    @rule(data=st.data(), result=st.booleans())
+    def what_is_ended_says_something(self, data, result):
+        cpu_id = data.draw(st.sampled_from(sorted(self.killed)))
+        process = self.processes[cpu_id]
+        if process.current is None or cpu_id not in self.ended:
+            return
+        token, item, job = process.current
+        if result:
+            self.finish(process, 10, fail=False)
+            self.read_from(cpu_id)
+        elif not process.initializers.get(job.client):
+            process.said.append((token, item, EXCEPTION, 10, b"r"))
+            self.read_from(cpu_id)
 
     @rule(data=st.data(), really=SELDOM)
     def crash(self, data, really):
@@ -439,6 +564,7 @@ class Machine(RuleBasedStateMachine):
         process = self.processes[cpu_id]
         self.processes[cpu_id] = None
         self.killed.discard(cpu_id)
+        self.ended.discard(cpu_id)
         crashes = self.crashes()
         self.dispatcher.died(cpu_id, process.said, list(process.pipe), {})
         ran = process.current is not None and self.owner(process.current[2])[0] is not None
@@ -446,10 +572,13 @@ class Machine(RuleBasedStateMachine):
         self.carry_out()
 
     def crashes(self):
+        """Those that wait to be sent, and those that have been and are not confirmed."""
         return sum(
             outcome[2] == CRASHED
             for client in self.dispatcher._clients.values()
-            for outcome in client.outcomes
+            for results in ([client], client._unconfirmed)
+            for one in results
+            for outcome in one.outcomes
         )
 
     @rule(data=st.data())

@@ -18,6 +18,7 @@ from k8sfutures.messages import (
     CHUNK_SIZE,
     PROTOCOL,
     Attach,
+    Cancel,
     Chunk,
     Credit,
     Detach,
@@ -56,6 +57,7 @@ MESSAGES = {
         st.lists(ints),
         st.dictionaries(texts, st.tuples(ints, calls), max_size=3),
         st.dictionaries(ints, st.lists(ints, max_size=3), max_size=3),
+        st.dictionaries(ints, st.floats(0, 1e9), max_size=3),
     ),
     Renew: st.builds(Renew, ints, ints, st.lists(ints), bodies | st.none()),
     Recall: st.builds(Recall, st.lists(ints)),
@@ -84,6 +86,7 @@ MESSAGES = {
     Goodbye: st.builds(Goodbye, texts),
     Yield: st.builds(Yield, texts),
     Credit: st.builds(Credit, ints),
+    Cancel: st.builds(Cancel, st.lists(ints)),
     Printed: st.builds(
         Printed, st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3)
     ),

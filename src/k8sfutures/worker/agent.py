@@ -25,6 +25,7 @@ from ..link import (
 )
 from ..messages import (
     Attach,
+    Cancel,
     Chunk,
     Credit,
     Detach,
@@ -40,11 +41,12 @@ from ..messages import (
 from .configuration import AgentConfig
 from .crew import Crew
 from .dispatch import SIGKILL, Dispatcher
-from .instructions import Drop, Feed, Kill, Retire, Send, Steal
+from .instructions import Drop, End, Feed, Kill, Retire, Send, Steal
 from .pipes import PodLog
 from .post import Post
 from .processes import ZygoteHandle
 from .store import Store
+from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ class Agent:
             carry_out=self._carry_out,
             fail=self._fail,
         )
+        self._watchdog = Watchdog(loop, self._dispatcher, self._carry_out)
         self._log = PodLog()
         self._last_heard: dict[str, float] = {}
         self._carrying_out = False
@@ -233,6 +236,8 @@ class Agent:
                     dispatcher.hello(sender, self._config.hello(self._versions))
             case Recall():
                 dispatcher.recall(sender, message)
+            case Cancel():
+                dispatcher.cancel(sender, message)
             case Detach():
                 dispatcher.drop(sender, message.signal)
                 self._forget(sender)
@@ -265,12 +270,16 @@ class Agent:
                             dispatcher.stolen(instruction.cpu_id, tokens)
                         case Kill():
                             self._crew.kill(instruction)
+                        case End():
+                            self._crew.end(instruction.cpu_id)
                         case Retire():
                             self._crew.retire(instruction.cpu_id)
                         case Drop():
                             self._store.release(instruction.client, instruction.blobs)
         finally:
             self._carrying_out = False
+        if dispatcher.endings.timed:
+            self._watchdog.look()
         self._log.write(dispatcher.said.take_log())
         if not self._flush_due and dispatcher.has_outcomes():
             self._flush_due = True

@@ -36,11 +36,16 @@ class Assignment:
         self._clients: dict[str, Client] = {}
         self._turns: deque[str] = deque()
         self._next_token = 1
+        self._now = 0.0
         self._out: list[Instruction] = []
 
     def _assign(self) -> None:
         """Give work to the processes that have too little of it."""
-        ready = [slot for slot in self._slots.values() if slot.ready and not slot.retiring]
+        ready = [
+            slot
+            for slot in self._slots.values()
+            if slot.ready and not (slot.retiring or slot.doomed)
+        ]
         # Those that have nothing come first: what was just taken back for them is theirs.
         idle = [slot for slot in ready if not slot.jobs]
         for at, slot in enumerate(idle):
@@ -74,6 +79,8 @@ class Assignment:
 
     def _give(self, slot: Slot, client: Client) -> None:
         """A run of this client's items for this process, one at least."""
+        if not slot.jobs:
+            slot.since = self._now
         rows, tokens = slot.take_run(client, self._next_token)
         if not rows:
             return
@@ -89,6 +96,8 @@ class Assignment:
             frames.append((INITIALIZE, client.name, client.initializer))
         if needed:
             frames.append((FUNCTIONS, client.name, {n: client.functions[n] for n in needed}))
+        if client.limits:
+            frames += slot.timed_tokens(client, rows)
         frames.append((JOBS, client.name, rows))
         blobs = self._blobs_for(slot, rows) if client.needs else ()
         self._out.append(Feed(slot.cpu_id, frames, tokens, client.name, blobs))

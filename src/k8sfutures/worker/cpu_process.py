@@ -11,7 +11,7 @@ It shares two channels with its agent:
   queued behind a long one move to another process at once.
 
 Frames to the process: see `frames`. Frames from it: ``(token, item, status, microseconds,
-body)``, where the status is one of an outcome, `PRINTED` or `INITIALIZER_RAISED`.
+body)``, where the status is one of an outcome, `PRINTED`, `INITIALIZER_RAISED` or `BEGUN`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ from .bulk import outcome_body
 from .client_state import ClientState
 from .forwarding import Forwarder
 from .frames import (
+    BEGUN,
     FORGET,
     INITIALIZER_RAISED,
     JOBS,
     LEAVE,
     PRINTED,
     REPORTING,
+    TIMED,
     TOKEN_SIZE,
 )
 from .output import Outlet
@@ -87,6 +89,7 @@ class CpuProcess:
         self._current: ClientState | None = None  # whose levels and filters are set
         self._clients: dict[str, ClientState] = {}
         self._jobs: dict[int, _Job] = {}
+        self._timed: set[int] = set()  # tokens of the jobs whose items have a limit
         self._files: deque[int] = deque()
         self._token = 0
         self._item = 0
@@ -139,8 +142,11 @@ class CpuProcess:
             if left is self._current:
                 self._current = None
         elif kind == FORGET:
+            self._timed.difference_update(rest[0])
             for token in rest[0]:
                 self._jobs.pop(token, None)
+        elif kind == TIMED:
+            self._timed.update(rest[0])
         else:
             client = self._clients.get(name)
             if client is None:
@@ -209,6 +215,8 @@ class CpuProcess:
             os._exit(0 if status == RESULT else 1)
         self._outlet.finish()
         self._send((token, item, status, micros, made), file)
+        if not job.items:
+            self._timed.discard(token)
 
     def _initialize(self, client: ClientState) -> bool:
         pickled, client.initializer = client.initializer, None
@@ -236,6 +244,8 @@ class CpuProcess:
                 args, kwargs = client.loads(body)
         except BaseException as error:  # even SystemExit is the call's failure, not this process's
             return NOT_LOADABLE, 0, *self._failed(error)
+        if self._timed and self._token in self._timed:
+            self._send((self._token, self._item, BEGUN, 0, b""))
         try:
             value = function(*args, **kwargs)
             if type(value) is types.GeneratorType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,13 +15,19 @@ from .dispatch import SIGKILL, Dispatcher
 from .instructions import Feed, Kill
 from .memory import MemoryVerdict
 from .pipes import Ears
-from .processes import STARTED, Channels, ZygoteHandle, ending
+from .processes import END_SIGNAL, STARTED, Channels, ZygoteHandle, ending
 from .store import Store
 
 logger = logging.getLogger(__name__)
 
 KILL_AFTER: Final = 3.0
 """Seconds for a CPU process to end by itself, or by a signal that it may ignore."""
+
+END_WITHIN: Final = 1.0
+"""Seconds for a CPU process to end whose call has run for too long, or is wanted no more."""
+
+_MOST_READS: Final = 16
+"""More than what fits into a process's socket takes."""
 
 _READABLE: Final = 1
 _WRITABLE: Final = 4
@@ -103,12 +110,23 @@ class Crew:
         if kill.signal != SIGKILL:
             self._kill_later(channels)
 
-    def _kill_later(self, channels: Channels) -> None:
+    def end(self, cpu_id: int) -> None:
+        """End a process, if the dispatcher wants that of all that the process has said."""
+        channels = self._channels[cpu_id]
+        for _ in range(_MOST_READS):
+            if channels.registered:
+                self._hear(channels)
+        if self._dispatcher.decide(cpu_id):
+            channels.ended = True
+            channels.kill(END_SIGNAL)
+            self._kill_later(channels, END_WITHIN)
+
+    def _kill_later(self, channels: Channels, within: float = KILL_AFTER) -> None:
         def insist() -> None:
             if self._channels.get(channels.cpu_id) is channels:
                 channels.kill(SIGKILL)
 
-        self._loop.call_later(KILL_AFTER, insist)
+        self._loop.call_later(within, insist)
 
     def retire(self, cpu_id: int) -> None:
         """Let an idle process end, and have another in its place."""
@@ -126,11 +144,11 @@ class Crew:
                 channels.kill(SIGKILL)
             self._fail(RuntimeError("the zygote of the CPU processes has died"))
             return
-        kind, first, second = report
+        kind, first, second, third = report
         if kind == STARTED:
             self._started(cpu_id=first, pid=second)
         elif self._retired.pop(first, None) is None:
-            self._ended(pid=first, status=second)
+            self._ended(pid=first, status=second, peak=third)
         self._carry_out()
 
     def _started(self, cpu_id: int, pid: int) -> None:
@@ -146,9 +164,14 @@ class Crew:
         self._loop.add_handler(channels.data.fileno(), ready, _READABLE)
         channels.registered = True
         self._ears.listen(channels.cpu_id, channels)
-        self._dispatcher.ready(cpu_id)
+        self._dispatcher.ready(cpu_id, time.monotonic())
 
     def _process_readable(self, channels: Channels) -> None:
+        self._hear(channels)
+        self._carry_out()
+
+    def _hear(self, channels: Channels) -> None:
+        """Take in what a process has said."""
         try:
             frames, closed = channels.read()
         except (ValueError, msgpack.UnpackException):
@@ -158,13 +181,12 @@ class Crew:
             channels.kill(SIGKILL)
             return
         if frames:
-            self._dispatcher.frames(channels.cpu_id, frames)
+            self._dispatcher.frames(channels.cpu_id, frames, time.monotonic())
         if closed:
             # It has died, and the zygote's report follows; or user code has closed the channel,
             # and then the process is of no use any more.
             self._stop_reading(channels)
             self._kill_later(channels)
-        self._carry_out()
 
     def _stop_reading(self, channels: Channels) -> None:
         if channels.registered:
@@ -177,20 +199,24 @@ class Crew:
         self._carry_out()
         return wanted
 
-    def _ended(self, pid: int, status: int) -> None:
+    def _ended(self, pid: int, status: int, peak: int) -> None:
         channels = next((some for some in self._channels.values() if some.pid == pid), None)
         if channels is None:
             return
         cpu_id = channels.cpu_id
         frames = channels.read_rest()
         unclaimed = channels.unclaimed()
-        story = {"pod": self._config.name, "cpu_id": cpu_id, "pid": pid, **ending(status)}
+        name, node, _ = channels.place
+        story = {"pod": name, "node": node, "cpu_id": cpu_id, "pid": pid, **ending(status)}
+        story |= {"memory_peak": peak, "memory_limit": self._memory.limit}
         if self._memory.killed() and story["signal"] == SIGKILL:
-            story |= {"out_of_memory": True, "memory_limit": self._memory.limit}
+            story["out_of_memory"] = True
+        if channels.ended:
+            channels.kill_rest()
         logger.warning("CPU process ended: %s", story)
         self._stop_reading(channels)
         words = channels.output.rest()
         channels.close()
         del self._channels[cpu_id]
-        self._dispatcher.died(cpu_id, frames, unclaimed, story, words)
+        self._dispatcher.died(cpu_id, frames, unclaimed, story, words, time.monotonic())
         self.spawn(cpu_id)

@@ -19,8 +19,10 @@ import msgpack
 
 from ..messages import (
     CRASHED,
+    EXCEPTION,
     Attach,
     Call,
+    Cancel,
     Group,
     Hello,
     InitializerRaised,
@@ -30,7 +32,9 @@ from ..messages import (
     Returned,
 )
 from .assignment import Assignment
+from .endings import Endings, account_of
 from .frames import (
+    BEGUN,
     DROP,
     FORGET,
     INITIALIZER_RAISED,
@@ -57,6 +61,7 @@ class Dispatcher(Assignment):
         super().__init__(cpu_ids)
         self._draining = False
         self.said = Sayings(self._slots)
+        self.endings = Endings(self._slots)
 
     # --- what the agent asks
 
@@ -114,6 +119,7 @@ class Dispatcher(Assignment):
             return
         client.group = message.number
         client.deadline = now + client.lease
+        self._now = now
         client.functions.update(message.functions)
         if message.released:
             self._release(client, message.released)
@@ -125,6 +131,7 @@ class Dispatcher(Assignment):
             return
         queue, held, functions, needs = client.queue, client.held, client.functions, client.needs
         needs.note(message.needs, calls)
+        limits = message.limits
         unusable: list[int] = []
         for call in calls:
             if call[0] in held:
@@ -133,6 +140,8 @@ class Dispatcher(Assignment):
                 unusable.append(call[0])  # that came before our lease ended
                 continue
             held[call[0]] = items = call[2] or 1
+            if limits and call[0] in limits:
+                client.limits[call[0]] = limits[call[0]]
             if not (needs and needs.park(call)):
                 queue.append(Part(call, 0, items))
         if unusable:
@@ -187,6 +196,24 @@ class Dispatcher(Assignment):
         client = self._clients.get(name)
         if client is not None:
             self._return(client, message.calls)
+
+    def cancel(self, name: str, message: Cancel) -> None:
+        """Give back those of these calls that have not started, and end those that run."""
+        client = self._clients.get(name)
+        if client is not None:
+            self._return(client, message.calls)
+            self._out += self.endings.cancel(client, message.calls)
+
+    def expire(self, now: float) -> None:
+        """End the items that have run for longer than they may."""
+        self._now = now
+        self._out += self.endings.expire(now)
+
+    def decide(self, cpu_id: int) -> bool:
+        """Whether a process is to be ended, after an `End`."""
+        goes = self.endings.decide(cpu_id)
+        self._feed()
+        return goes
 
     def _return(self, client: Client, calls: list[int]) -> None:
         """Return those of these calls that wait; the outcomes that some items have go first."""
@@ -252,14 +279,18 @@ class Dispatcher(Assignment):
 
     # --- CPU processes
 
-    def ready(self, cpu_id: int) -> None:
+    def ready(self, cpu_id: int, now: float = 0.0) -> None:
         """A CPU process has been started."""
+        self._now = now
         self._slots[cpu_id] = Slot(cpu_id, ready=True)
         self._feed()
 
-    def frames(self, cpu_id: int, frames: list[tuple[int, int, int, int, bytes]]) -> None:
+    def frames(
+        self, cpu_id: int, frames: list[tuple[int, int, int, int, bytes]], now: float = 0.0
+    ) -> None:
         """What a CPU process said."""
         slot = self._slots[cpu_id]
+        self._now = now
         self._take_frames(slot, frames)
         self._free_if_empty(slot)
         if (
@@ -273,7 +304,7 @@ class Dispatcher(Assignment):
         self._feed()
 
     def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
-        jobs = slot.jobs
+        jobs, ending = slot.jobs, slot.ending
         for token, item, status, number, body in frames:
             if status == PRINTED:
                 self.said.heard(slot, token, item, number, body)
@@ -281,7 +312,13 @@ class Dispatcher(Assignment):
             job = jobs.get(token)
             if job is None:
                 continue
+            if status == BEGUN:
+                self.endings.begun(slot, token, item, job, self._now)
+                continue
+            if ending is not None and status == EXCEPTION and ending.token == token:
+                continue  # of what its end made it raise; that it was ended is its outcome
             client = job.client
+            slot.since = self._now
             slot.items -= 1
             slot.work -= job.charge
             job.next = item + 1
@@ -333,8 +370,11 @@ class Dispatcher(Assignment):
             back = slot.take_back(token, count)
             if job.next == job.part.stop:
                 self._end_job(slot, token)
-            if not (job.client.gone or job.client.failed):
-                job.client.queue.appendleft(back)
+            client = job.client
+            if not (client.gone or client.failed):
+                client.queue.appendleft(back)
+                if client.unwanted:
+                    self._return(client, [*client.unwanted])
 
     def died(
         self,
@@ -343,6 +383,7 @@ class Dispatcher(Assignment):
         unclaimed: list[int],
         story: dict[str, Any],
         words: Iterable[tuple[int, bytes]] = (),
+        now: float = 0.0,
     ) -> None:
         """A CPU process is gone.
 
@@ -350,8 +391,9 @@ class Dispatcher(Assignment):
             cpu_id: which.
             frames: the last that it said.
             unclaimed: the tokens that were left in its pipe: those items had not started.
-            story: fields of `WorkerCrashed` for the item that ran, without its last words.
+            story: how it died, for the item that ran; see `crashes`.
             words: what was left in its output pipes, by stream.
+            now: the time.
         """
         slot = self._slots[cpu_id]
         slot.ready = False
@@ -361,8 +403,7 @@ class Dispatcher(Assignment):
         self._take_back(slot, unclaimed)
         for token, job in slot.jobs.items():
             if not job.client.gone:
-                story["output"] = slot.words.last_lines((token, job.next))
-                body = msgpack.packb(story)
+                body = msgpack.packb(story | account_of(slot, token, job, now))
                 for item in range(job.next, job.part.stop):
                     job.client.finish(job.part.call, item, CRASHED, 0, body)
         slot.jobs.clear()

@@ -28,8 +28,15 @@ through the socket has it"""
 DROP: Final = 8
 """(client, [blob id]): no call will need them"""
 
+TIMED: Final = 9
+"""(client, [token]): their items say when they begin; comes before the jobs"""
+ADOPT: Final = 10
+"""("", pod, node, CPU id): this is where the process is now, which was kept ready"""
+
 # Statuses beside those of an outcome.
-PRINTED: Final = 10
+PRINTED: Final = 20
 """Something that the item said; its kind stands for the microseconds."""
-INITIALIZER_RAISED: Final = 11
+INITIALIZER_RAISED: Final = 21
 """The client's initializer raised; the body is the pickled exception."""
+BEGUN: Final = 22
+"""The function of the item is called now; said of those that have a limit."""

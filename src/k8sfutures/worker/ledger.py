@@ -19,7 +19,8 @@ from ..messages import (
     Renew,
     Results,
 )
-from .frames import REPORTING
+from .endings import Begun, Ending
+from .frames import REPORTING, TIMED
 from .needs import Needs
 from .said import Said, Words
 
@@ -72,6 +73,8 @@ class Client:
         self.queue: deque[Part] = deque()
         self.held: dict[int, int] = {}  # call id -> items without outcome
         self.durations: dict[int, float] = {}
+        self.limits: dict[int, float] = {}  # call id -> seconds that its items may run
+        self.unwanted: set[int] = set()  # calls that are cancelled, and that a process has
         self.needs = Needs()
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
@@ -93,12 +96,20 @@ class Client:
         if left:
             self.held[call_id] = left
         else:
-            self.held.pop(call_id, None)
-            self.needs.finished(call_id)
+            self.forget(call_id)
         if status <= EXCEPTION:
             took = micros * 1e-6
             before = self.durations.get(call[1])
             self.durations[call[1]] = took if before is None else before + (took - before) * FOLLOW
+
+    def forget(self, call_id: int) -> None:
+        """A call is not here any more."""
+        self.held.pop(call_id, None)
+        self.needs.finished(call_id)
+        if self.limits:
+            self.limits.pop(call_id, None)
+        if self.unwanted:
+            self.unwanted.discard(call_id)
 
     def release(self, functions: list[int]) -> None:
         """No call will use these functions again."""
@@ -150,7 +161,7 @@ class Client:
     def begin_anew(self) -> None:
         """It attaches again: what it had sent in part is lost, and the calls that wait for it."""
         for call_id in self.needs.begin_anew():
-            self.held.pop(call_id, None)
+            self.forget(call_id)
 
     def waiting(self) -> list[int]:
         """Ids of the calls that wait, for a process or for what they need."""
@@ -164,8 +175,7 @@ class Client:
             self.queue = deque(part for part in self.queue if part.call[0] not in taken)
         taken |= dict.fromkeys(wanted.intersection(self.needs.parked))
         for call_id in taken:
-            self.held.pop(call_id, None)
-            self.needs.finished(call_id)
+            self.forget(call_id)
         return list(taken)
 
 
@@ -197,6 +207,10 @@ class Slot:
     words: Words = field(default_factory=Words)
     ran: dict[str, int] = field(default_factory=dict)  # client -> items, where it has a limit
     retiring: bool = False
+    since: float = 0.0  # about when the item that runs has begun
+    begun: Begun | None = None  # an item with a limit
+    doomed: list[Ending] = field(default_factory=list)  # to be decided, see `Endings`
+    ending: Ending | None = None  # what its process is being ended for
 
     def reporting_for(self, client: Client) -> list[tuple[Any, ...]]:
         """The frame that says what a client wants to hear, if the process has not been told."""
@@ -204,6 +218,12 @@ class Slot:
             return []
         self.reporting[client.name] = client.reporting
         return [(REPORTING, client.name, client.reporting)]
+
+    def timed_tokens(self, client: Client, rows: list[Row]) -> list[tuple[Any, ...]]:
+        """The frame that says which of these jobs have a limit, if any has."""
+        limits = client.limits
+        tokens = [row[0] for row in rows if self.jobs[row[0]].part.call[0] in limits]
+        return [(TIMED, client.name, tokens)] if tokens else []
 
     def take_run(self, client: Client, token: int) -> tuple[list[Row], list[int]]:
         """Take a run of items out of a client's queue.

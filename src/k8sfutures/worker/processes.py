@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,9 +21,9 @@ from . import zygote
 from .frames import TOKEN_SIZE
 from .pipes import OutputPipes
 from .shared_memory import Shared
-from .zygote import STARTED
+from .zygote import END_SIGNAL, STARTED
 
-__all__ = ["STARTED", "Channels", "ZygoteHandle", "ending"]
+__all__ = ["END_SIGNAL", "STARTED", "Channels", "ZygoteHandle", "ending"]
 
 _READ: Final = 1 << 18
 _BUFFER: Final = 1 << 20
@@ -41,6 +42,7 @@ class Channels:
         self.cpu_id = place.cpu_id
         self.pid: int | None = None
         self.registered = False  # with the agent's loop
+        self.ended = False  # by us, for what it ran
         self.data, self._theirs = socket.socketpair()
         for end in (self.data, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
@@ -211,6 +213,12 @@ class Channels:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def kill_rest(self) -> None:
+        """End what a call of the process has started, and has left in its process group."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
 
 class ZygoteHandle:
     """The zygote, as the agent sees it."""
@@ -232,16 +240,16 @@ class ZygoteHandle:
         socket.send_fds(self.control, [packet], channels.hand_over())
         channels.handed_over()
 
-    def read(self) -> tuple[int, int, int] | None:
-        """One report: (STARTED, cpu id, pid) or (ENDED, pid, status); None if the zygote died."""
+    def read(self) -> tuple[int, int, int, int] | None:
+        """One report, as the zygote says it; None if the zygote died."""
         try:
             packet = self.control.recv(4096)
         except ConnectionResetError:
             packet = b""
         if not packet:
             return None
-        kind, first, second = msgpack.unpackb(packet)
-        return kind, first, second
+        kind, first, second, third = msgpack.unpackb(packet)
+        return kind, first, second, third
 
     def close(self) -> None:
         """End the zygote and, through it, every CPU process; wait until they are gone."""

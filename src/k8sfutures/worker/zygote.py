@@ -9,7 +9,8 @@ The control socket (SOCK_SEQPACKET, so that each message is one packet):
 
 * to the zygote: ``(pod, node, cpu id)`` with the file descriptors of the data socket, the token
   pipe, and the pipes for stdout and stderr;
-* from it: ``(STARTED, cpu id, pid)`` and ``(ENDED, pid, wait status)``.
+* from it: ``(STARTED, cpu id, pid, 0)`` and ``(ENDED, pid, wait status, bytes of memory that it
+  had at its peak)``.
 
 When the agent goes away, so do the zygote and every CPU process.
 """
@@ -33,6 +34,10 @@ from . import cpu_process
 
 STARTED: Final = 0
 ENDED: Final = 1
+
+END_SIGNAL: Final = signal.SIGRTMAX - 4
+"""Has a CPU process say where Python is, in whatever code, and die. A signal that nothing else
+uses: who starts processes in a call may send them SIGTERM, and must not read of it."""
 
 _PACKET: Final = 4096
 
@@ -96,7 +101,7 @@ class Zygote:
         for descriptor in descriptors:
             os.close(descriptor)
         self._children.add(pid)
-        self._control.send(msgpack.packb((STARTED, place.cpu_id, pid)))
+        self._control.send(msgpack.packb((STARTED, place.cpu_id, pid, 0)))
         return True
 
     def _reap(self) -> None:
@@ -105,14 +110,14 @@ class Zygote:
                 pass
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if pid in self._children:  # else a process that a call has left behind
                 self._children.discard(pid)
-                self._control.send(msgpack.packb((ENDED, pid, status)))
+                self._control.send(msgpack.packb((ENDED, pid, status, used.ru_maxrss * 1024)))
 
     def _become_cpu_process(
         self, place: Place, data: int, tokens: int, stdout: int, stderr: int
@@ -124,6 +129,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.setpgid(0, 0)  # so that what a call has started can be ended with it
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
@@ -131,6 +137,7 @@ class Zygote:
                 os.dup2(pipe, descriptor)
                 os.close(pipe)
             faulthandler.enable(file=2)  # a crash in native code then has some last words
+            faulthandler.register(END_SIGNAL, file=2, all_threads=False, chain=True)
             with contextlib.suppress(OSError):  # not a CPU of the pod: see `cpus.choose`
                 os.sched_setaffinity(0, {place.cpu_id})
             with socket.socket(fileno=data) as stream:
