@@ -323,14 +323,14 @@ class Manager(Intake):
 
     def _settle(self, settle: core.Settle) -> list[core.Event]:
         """Resolve Futures; returns what is to run again."""
-        running, attempts = self._running, self._attempts
+        running, attempts, may_end = self._running, self._attempts, bool(self._attempts)
         retried: list[core.Retried] = []
         for call_id, function, status, body in settle.calls:
             future = running.pop(call_id, None)
             if future is None:
                 continue
             if status == RESULT:
-                if attempts:
+                if may_end:
                     attempts.forget(call_id)
                 try:
                     result = loaded(body, self._name_of(function))

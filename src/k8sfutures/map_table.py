@@ -63,14 +63,15 @@ class MapTable:
         """
         retried: list[core.Retried] = []
         by_map: dict[int, list[tuple[int, Any]]] = {}
+        tried = bool(self._attempts)
         for map_id, index, status, body in settle.items:
             outcome: Any = status, body
-            if self._attempts or status != RESULT:
+            if tried or status != RESULT:
                 outcome = self._considered(map_id, index, outcome, settle)
-            if isinstance(outcome, core.Retried):
-                retried.append(outcome)
-            else:
-                by_map.setdefault(map_id, []).append((index, outcome))
+                if isinstance(outcome, core.Retried):
+                    retried.append(outcome)
+                    continue
+            by_map.setdefault(map_id, []).append((index, outcome))
         events: list[core.Event] = []
         for map_id, outcomes in by_map.items():
             map_ = self._maps.get(map_id)

@@ -349,3 +349,23 @@ def test_a_map_goes_on_without_its_view(ex):
 def test_options_add_up(ex):
     view = ex.options(timeout=0.2, retries=5).options(retries=0)
     assert type(view.submit(say_and_wait).exception(30)) is CallTimeout
+
+
+# --- what takes the place of a process that was ended
+
+
+def fail_here():
+    raise ValueError(sorted(os.sched_getaffinity(0)))
+
+
+def test_the_process_that_takes_over_is_where_the_other_was(make_executor):
+    ex = make_executor(max_workers=1)
+    before = ex.submit(fail_here).exception()
+    pids = {ex.submit(os.getpid).result()}
+    for _ in range(4):
+        ex.options(timeout=0.1).submit(say_and_wait).exception()
+        pids.add(ex.submit(os.getpid).result())
+        after = ex.submit(fail_here).exception()
+        assert (after.k8s_pod, after.k8s_cpu_id) == (before.k8s_pod, before.k8s_cpu_id)
+        assert after.args == before.args
+    assert len(pids) == 5

@@ -16,6 +16,7 @@ body)``, where the status is one of an outcome, `PRINTED`, `INITIALIZER_RAISED` 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -36,6 +37,7 @@ from .bulk import outcome_body
 from .client_state import ClientState
 from .forwarding import Forwarder
 from .frames import (
+    ADOPT,
     BEGUN,
     FORGET,
     INITIALIZER_RAISED,
@@ -135,7 +137,10 @@ class CpuProcess:
 
     def _take(self, frame: tuple[Any, ...]) -> None:
         kind, name, *rest = frame
-        if kind == LEAVE:
+        if kind == ADOPT:
+            self._place = Place(name, *rest)
+            pin(self._place.cpu_id)
+        elif kind == LEAVE:
             left = self._clients.pop(name, None)
             if left is not None:
                 left.scope.leave()
@@ -261,6 +266,13 @@ class CpuProcess:
 
     def _failed(self, error: BaseException) -> tuple[bytes, int | None]:
         return outcome_body([dumps_exception(_trimmed(error), self._place)], [])
+
+
+def pin(cpu_id: int) -> None:
+    """Have this process run on one CPU; one that is kept ready has none yet."""
+    if cpu_id >= 0:
+        with contextlib.suppress(OSError):  # not a CPU of the pod: see `cpus.choose`
+            os.sched_setaffinity(0, {cpu_id})
 
 
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"

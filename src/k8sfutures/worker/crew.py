@@ -16,6 +16,7 @@ from .instructions import Feed, Kill
 from .memory import MemoryVerdict
 from .pipes import Ears
 from .processes import END_SIGNAL, STARTED, Channels, ZygoteHandle, ending
+from .spare import NOWHERE, Spare
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -65,8 +66,12 @@ class Crew:
         self._fail = fail
         self._channels: dict[int, Channels] = {}  # by CPU id
         self._retired: dict[int, Channels] = {}  # by pid
+        self._spare = Spare(zygote, loop, self._place)
         self._memory = MemoryVerdict()
         self._ears = Ears(loop, self._process_readable, self._printed)
+
+    def _place(self, cpu_id: int) -> Place:
+        return Place(self._config.name, self._config.node, cpu_id)
 
     def start(self) -> None:
         """Start a process for each CPU id."""
@@ -79,6 +84,7 @@ class Crew:
         for channels in self._channels.values():
             self._stop_reading(channels)
             channels.close()
+        self._spare.close()
         self._loop.remove_handler(self._zygote.control.fileno())
         self._zygote.close()
 
@@ -98,10 +104,14 @@ class Crew:
         return self._channels[cpu_id].steal(count)
 
     def spawn(self, cpu_id: int) -> None:
-        """Start a process."""
-        channels = Channels(Place(self._config.name, self._config.node, cpu_id))
-        self._channels[cpu_id] = channels
-        self._zygote.spawn(channels)
+        """Start a process, or take the one that is kept ready."""
+        channels = self._spare.take(cpu_id)
+        if channels is None:
+            self._channels[cpu_id] = channels = Channels(self._place(cpu_id))
+            self._zygote.spawn(channels)
+        else:
+            self._channels[cpu_id] = channels
+            self._serves(channels)
 
     def kill(self, kill: Kill) -> None:
         """Send a process a signal, and the last one if it does not end by that."""
@@ -147,13 +157,22 @@ class Crew:
         kind, first, second, third = report
         if kind == STARTED:
             self._started(cpu_id=first, pid=second)
-        elif self._retired.pop(first, None) is None:
+        elif self._retired.pop(first, None) is None and not self._spare.ended(first):
             self._ended(pid=first, status=second, peak=third)
         self._carry_out()
 
     def _started(self, cpu_id: int, pid: int) -> None:
+        if cpu_id == NOWHERE:
+            self._spare.started(pid)
+            return
         channels = self._channels[cpu_id]
         channels.pid = pid
+        self._serves(channels)
+        if all(one.pid is not None for one in self._channels.values()):
+            self._spare.prepare()
+
+    def _serves(self, channels: Channels) -> None:
+        """A process is there, and takes work."""
 
         def ready(_fd: int, events: int) -> None:
             if events & _WRITABLE and channels.resume():
@@ -164,7 +183,7 @@ class Crew:
         self._loop.add_handler(channels.data.fileno(), ready, _READABLE)
         channels.registered = True
         self._ears.listen(channels.cpu_id, channels)
-        self._dispatcher.ready(cpu_id, time.monotonic())
+        self._dispatcher.ready(channels.cpu_id, time.monotonic())
 
     def _process_readable(self, channels: Channels) -> None:
         self._hear(channels)

@@ -31,7 +31,7 @@ DROP: Final = 8
 TIMED: Final = 9
 """(client, [token]): their items say when they begin; comes before the jobs"""
 ADOPT: Final = 10
-"""("", pod, node, CPU id): this is where the process is now, which was kept ready"""
+"""(pod, node, CPU id): this is where the process is now, which was kept ready"""
 
 # Statuses beside those of an outcome.
 PRINTED: Final = 20

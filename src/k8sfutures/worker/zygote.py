@@ -138,8 +138,7 @@ class Zygote:
                 os.close(pipe)
             faulthandler.enable(file=2)  # a crash in native code then has some last words
             faulthandler.register(END_SIGNAL, file=2, all_threads=False, chain=True)
-            with contextlib.suppress(OSError):  # not a CPU of the pod: see `cpus.choose`
-                os.sched_setaffinity(0, {place.cpu_id})
+            cpu_process.pin(place.cpu_id)
             with socket.socket(fileno=data) as stream:
                 cpu_process.CpuProcess(stream, tokens, place).run()
             status = 0
