@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sized
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -27,3 +28,12 @@ def settle_in(seconds: float) -> None:
     with contextlib.suppress(ImportError):
         import numpy as np  # noqa: F401
     time.sleep(seconds)
+
+
+def noop_with(_: object) -> None:
+    """Nothing, for an argument."""
+
+
+def length(value: Sized, _: object) -> int:
+    """How long it is."""
+    return len(value)

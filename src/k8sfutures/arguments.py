@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .serialization import dumps
+from .blobs import Blobs
 from .unpicklable import blame
 
 
@@ -71,11 +71,12 @@ def check_map_arguments(fn: object, chunksize: object, buffersize: object) -> No
 
 
 def pickled_initializer(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    blobs: Blobs, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> bytes | None:
     """What travels of an initializer.
 
     Args:
+        blobs: of the executor.
         initializer: the user's, or None.
         initargs: its arguments.
 
@@ -88,7 +89,7 @@ def pickled_initializer(
     if initializer is None:
         return None
     try:
-        return dumps((initializer, initargs))
+        return blobs.dumps_initializer((initializer, initargs))
     except Exception as error:
         blame(error, initializer, initargs, {}, args_name="initargs")
         raise

@@ -19,8 +19,10 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from . import bodies
-from .messages import DATA, INLINE_LIMIT
-from .serialization import split
+from .messages import DATA, INLINE_LIMIT, MODULES
+from .module_blobs import Attached, ModuleBlobs
+from .serialization import dumps, split
+from .shipping import Shipper
 
 KEPT: Final = 256 * 1024 * 1024
 """Bytes of blobs that no call needs at the moment, and that are kept for the next one; pods keep
@@ -68,20 +70,30 @@ class Blobs:
 
     Args:
         kept: bytes of blobs to keep for later calls.
+        shipper: of the user's own modules.
     """
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = KEPT, shipper: Shipper | None = None) -> None:
         self._kept = kept
+        self._modules = ModuleBlobs(shipper or Shipper(), self._bundle)
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._known: WeakValueDictionary[tuple[Any, ...], Blob] = WeakValueDictionary()
         self._recent: OrderedDict[int, Blob] = OrderedDict()
         self._size = 0
         self._gone: deque[int] = deque()
+        self._alive: set[int] = set()
 
     def take_gone(self) -> list[int]:
         """Ids of the blobs that are gone since the last time."""
-        return [self._gone.popleft() for _ in range(len(self._gone))]
+        gone = [self._gone.popleft() for _ in range(len(self._gone))]
+        with self._lock:
+            self._alive.difference_update(gone)
+        return gone
+
+    def is_alive(self, number: int) -> bool:
+        """Whether there is a blob with this id, or `take_gone` has not told yet that it is gone."""
+        return number in self._alive
 
     def keep(self, data: bytes | memoryview, kind: int = DATA) -> Blob:
         """The blob with these bytes.
@@ -107,7 +119,13 @@ class Blobs:
         blob = Blob(next(self._ids), kind, bytes(data), self._gone)
         with self._lock:
             self._known[key] = blob
+            self._alive.add(blob.id)
         self._touch(blob)
+        return blob
+
+    def _bundle(self, data: bytes) -> Blob:
+        blob = self.keep(data, MODULES)
+        blob.wanted_again = True  # it is no part of what an item of a map takes
         return blob
 
     def _touch(self, blob: Blob) -> None:
@@ -138,8 +156,9 @@ class Blobs:
             Exception: what pickling raised.
         """
         segments, buffers = split(obj, INLINE_LIMIT)
+        modules = self._modules.of(segments)
         if not buffers and len(segments) == 1 and len(segments[0]) <= INLINE_LIMIT:
-            return segments[0]
+            return segments[0] if modules is None else _with_modules(modules, segments[0])
         used: list[Blob] = []
 
         def number_of(data: bytes | memoryview) -> int:
@@ -152,7 +171,23 @@ class Blobs:
         in_pickle = bool(used)
         body = Bulky(bodies.with_parts(numbers, [number_of(one.raw()) for one in buffers]))
         body.blobs, body.in_pickle = tuple(used), in_pickle
-        return body
+        return body if modules is None else _with_modules(modules, body)
+
+    def dumps_initializer(self, obj: object) -> bytes:
+        """Pickle what every process loads before it runs calls, in one piece.
+
+        Args:
+            obj: anything.
+
+        Returns:
+            A body; its modules are among those of every function from now on.
+
+        Raises:
+            Exception: what pickling raised.
+        """
+        data = dumps(obj)
+        modules = self._modules.always(data)
+        return data if modules is None else _with_modules(modules, data)
 
     def dumps_call(
         self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -183,6 +218,13 @@ class Blobs:
         return both
 
 
+def _with_modules(modules: Attached, body: bytes) -> Bulky:
+    whole = Bulky(modules.prefix + body)
+    whole.blobs = modules.blobs + blobs_of(body)
+    whole.in_pickle = isinstance(body, Bulky) and body.in_pickle
+    return whole
+
+
 def blobs_of(body: bytes | None) -> tuple[Blob, ...]:
     """The blobs that a body needs."""
     return body.blobs if isinstance(body, Bulky) else ()
@@ -194,11 +236,5 @@ def size_of(body: bytes) -> int:
 
 
 def _equal(known: bytes, data: bytes | memoryview) -> bool:
-    if isinstance(data, bytes):
-        return known == data
-    # Eight bytes at a time: memoryviews compare item by item.
-    whole = len(known) & ~7
-    return (
-        memoryview(known)[:whole].cast("Q") == data[:whole].cast("Q")
-        and known[whole:] == data[whole:]
-    )
+    # Of the same size. `startswith` compares with memcmp, which memoryviews do not.
+    return known == data if isinstance(data, bytes) else known.startswith(data)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .blobs import Blobs
 from .config import Output
 from .errors import CallCancelled
 from .link import ClientLink, LinkEvent
@@ -129,6 +130,7 @@ class Plan:
     max_workers: int | None
     max_tasks_per_child: int | None
     initializer: bytes | None
+    blobs: Blobs
     shape: Mapping[str, str]
     retries: int
     startup_timeout: float

@@ -29,12 +29,13 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .amqp import AmqpLink
 from .arguments import check_arguments, check_map_arguments, pickled_initializer
+from .blobs import Blobs
 from .config import load_settings, pool_name, resolve_pods
 from .control import CancelRequest, MapClosed, MapStarted, Plan, Refused, Terminate
 from .errors import ExecutorBroken, ForkedExecutorError
@@ -46,6 +47,7 @@ from .outcomes import once_more, stand_alone
 from .pods import Credentials, PodSource
 from .pods.pool import Pool
 from .pods.selection import pod_source
+from .shipping import Shipper
 from .unpicklable import blame
 
 if TYPE_CHECKING:
@@ -127,7 +129,8 @@ class K8sRabbitExecutor(Executor):
             shape=resolved.shape(pods),
             max_workers=max_workers,
             max_tasks_per_child=max_tasks_per_child,
-            initializer=pickled_initializer(initializer, initargs),
+            initializer=(initializer, initargs),
+            ship=resolved.ship or (),
             retries=resolved.retries,
             startup_timeout=resolved.startup_timeout,
             flush_window=resolved.flush_window,
@@ -139,6 +142,9 @@ class K8sRabbitExecutor(Executor):
         pool: str,
         source: PodSource,
         connect: Callable[[Credentials, str, str, Callable[[LinkEvent], None]], ClientLink],
+        *,
+        initializer: tuple[Callable[..., object] | None, tuple[Any, ...]],
+        ship: Sequence[str],
         **plan: Any,
     ) -> None:
         name = f"client-{uuid.uuid4().hex[:12]}"
@@ -148,10 +154,12 @@ class K8sRabbitExecutor(Executor):
         self._delete_pool = source.delete_pool
         self._alive = weakref.ref(self)
         self._map_ids = itertools.count(1)
-        self._manager = Manager(Plan(name=name, pool=pool, source=source, connect=connect, **plan))
+        self._blobs = blobs = Blobs(shipper=Shipper(ship))
+        pickled = pickled_initializer(blobs, *initializer)
+        plan |= {"name": name, "pool": pool, "source": source, "connect": connect}
+        self._manager = Manager(Plan(blobs=blobs, initializer=pickled, **plan))
         self._call_ids = self._manager.call_ids
         self._functions = self._manager.functions
-        self._blobs = self._manager.blobs
         weakref.finalize(self, _abandon, self._manager, self._pid).atexit = False
         _managers.add(self._manager)
         self._manager.start()
@@ -367,7 +375,7 @@ def _abandon(manager: Manager, pid: int) -> None:
 def _amqp_link(
     found: Credentials, pool: str, name: str, emit: Callable[[LinkEvent], None]
 ) -> ClientLink:
-    return AmqpLink(found.url, pool, name, emit)
+    return AmqpLink(found.url, pool, name, emit, found.tls)
 
 
 def _failing(items: Iterator[tuple[Any, ...]], error: BaseException) -> Iterator[Any]:

@@ -24,9 +24,13 @@ NEVER: Final = float("inf")
 
 
 class Intake:
-    """The manager's side that callers see: what they submit waits here until it is taken."""
+    """The manager's side that callers see: what they submit waits here until it is taken.
 
-    def __init__(self) -> None:
+    Args:
+        blobs: of the executor.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
         self._inbox: queue.SimpleQueue[Control | LinkEvent | PodEvent] = queue.SimpleQueue()
         self._submitted: deque[tuple[Future[Any], Call, PickledFunction]] = deque()
         self._woken = False
@@ -41,8 +45,8 @@ class Intake:
         """Ids of submitted calls; one that runs again for what it raised gets another."""
         self.chosen: dict[int, Options] = {}
         """Of calls that have any, by id; put in before the call is submitted."""
-        self.blobs = Blobs()
-        self.functions = Functions(self.blobs)
+        self.blobs = blobs
+        self.functions = Functions(blobs)
 
     def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
         """Queue a call; returns whether it was taken, which it is not after shutdown."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 import pickle
+import platform
 import threading
 from typing import Any, Final
 
 from .bodies import loads, unpacked
+from .chunks import Whole
 from .crashes import crash_of
 from .errors import (
     CallNotLoadable,
@@ -19,6 +21,7 @@ from .errors import (
 )
 from .exceptions import Raised, say_where
 from .messages import CRASHED, NOT_LOADABLE
+from .missing import explain
 from .tracebacks import alone
 
 LONGEST_NAME: Final = 40
@@ -43,12 +46,6 @@ def loaded(body: bytes | None, function: str) -> Any:
             f"what {function} returned or raised cannot be unpickled here: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-class Whole(bytes):
-    """The body of an outcome whose parts have arrived."""
-
-    memory: bytearray
 
 
 def _loads(body: bytes) -> Any:
@@ -111,6 +108,9 @@ def failure_of(
         failure.__cause__ = error
     else:
         failure = error
+    missing = explain(error, here=place is not None and place.node == platform.node())
+    if missing is not None:
+        failure.add_note(f"k8sfutures: {missing}")
     if place is not None:
         words = f"call {call} of" if index is None else f"item {index} of the map of"
         say_where(failure, mark_of(function, call, index), f"{words} {function}", place)
@@ -142,6 +142,9 @@ def initializer_failure(body: bytes, pod: str, cpu_id: int) -> InitializerFailed
         f"the initializer raised {type(cause).__name__}: {cause} (pod {pod}, CPU id {cpu_id})"
     )
     failure.__cause__ = cause
+    missing = explain(cause)
+    if missing is not None:
+        failure.add_note(f"k8sfutures: {missing}")
     return failure
 
 

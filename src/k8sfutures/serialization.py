@@ -2,9 +2,10 @@
 
 Three picklers, the cheapest that does the job:
 
-1. C pickle, protocol 5, for data and for what a pod can import;
+1. C pickle, protocol 5, for data and for what a pod can import, the user's own modules
+   included: those are shipped (see `own_modules`);
 2. cloudpickle, for definitions that a pod cannot import: what lives in ``__main__`` or in a
-   module of the user's own, and lambdas, closures and local classes anywhere. It keeps a
+   module that cannot be shipped, and lambdas, closures and local classes anywhere. It keeps a
    registry, so that such a class is one class at either end;
 3. dill, for data that neither of them takes.
 
@@ -45,12 +46,12 @@ _cloudpickle_lock = threading.RLock()
 
 @contextmanager
 def _by_value() -> Iterator[None]:
-    """Let cloudpickle take definitions of the user's own modules by value."""
+    """Let cloudpickle take definitions of own modules by value that cannot be shipped."""
     with _cloudpickle_lock:
         known = set(cloudpickle.list_registry_pickle_by_value())
         added = [
             module
-            for module in own_modules.get().values()
+            for module in own_modules.by_value().values()
             if module.__name__ not in known and module.__name__ in sys.modules
         ]
         for module in added:
@@ -63,7 +64,7 @@ def _by_value() -> Iterator[None]:
 
 
 def _refers_to_own(data: bytes) -> bool:
-    return any(data.find(name) >= 0 for name in own_modules.get())
+    return any(data.find(name) >= 0 for name in own_modules.by_value())
 
 
 # --- objects
@@ -131,14 +132,19 @@ def split(obj: object, limit: int) -> tuple[list[bytes], list[pickle.PickleBuffe
         by_definitions = True
     if by_definitions:
         buffers.clear()
-        data = _dumps_definitions(obj, in_band)
+        data = _dumps_definitions(obj, in_band, None, buffers.clear)
     if len(data) < limit:
         return [data], buffers
     # Once more, for what is bulky in it: few calls come here, and none of those that hurry.
-    buffers.clear()
     file = Segments(limit)
+
+    def begin_anew() -> None:
+        buffers.clear()
+        file.clear()
+
+    begin_anew()
     if by_definitions:
-        data = _dumps_definitions(obj, in_band, file)
+        data = _dumps_definitions(obj, in_band, file, begin_anew)
         return file.take() or [data], buffers
     pickle.Pickler(file, PROTOCOL, buffer_callback=in_band).dump(obj)
     return file.take(), buffers
@@ -165,8 +171,13 @@ def _dumps_definitions(
     obj: object,
     buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
     file: Segments | None = None,
+    begin_anew: Callable[[], object] = lambda: None,
 ) -> bytes:
-    """Pickle by value what a pod cannot import; into `file` where there is one, and it can."""
+    """Pickle by value what a pod cannot import; into `file` where there is one, and it can.
+
+    What the callback and the file were given before dill begins counts for nothing: `begin_anew`
+    is called.
+    """
     try:
         buffer = io.BytesIO()
         with _by_value():
@@ -174,6 +185,7 @@ def _dumps_definitions(
             DefinitionsPickler(file or buffer, PROTOCOL, buffer_callback, units=units).dump(obj)
         return buffer.getvalue()
     except Exception as from_cloudpickle:
+        begin_anew()  # some of what failed is there already
         try:
             data = _dumps_with_dill(obj)
         except Exception:  # cloudpickle's words name the object; dill's are its own

@@ -14,20 +14,18 @@ from typing import Final
 
 from . import scheduler_events as core
 from .admission import mismatch_of
-from .blobs import Blob, Blobs, Bulky, blobs_of
-from .bodies import PARTS, with_parts
-from .chunks import Assembly
+from .arrivals import Arrivals
+from .blobs import Blobs
+from .cargo import Cargo, group_until, last_number
 from .codec import Codec
 from .control import Plan
 from .demand import Demand
+from .drops import Drops
 from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
 from .freight import Freight
-from .lanes import Taken
 from .link import ClientLink, LinkEvent
 from .losses import Losses
 from .messages import (
-    CRASHED,
-    GROUP_LIMIT,
     Attach,
     Chunk,
     Credit,
@@ -37,7 +35,6 @@ from .messages import (
     Hello,
     InitializerRaised,
     Message,
-    Outcome,
     Printed,
     Recall,
     Renew,
@@ -46,7 +43,7 @@ from .messages import (
     Versions,
     Yield,
 )
-from .outcomes import Whole, initializer_failure
+from .outcomes import initializer_failure
 from .output import Heard
 from .pods import CpusHeld, Credentials, PodEnded, StartupNews
 from .records import packed_filters, reporting
@@ -76,17 +73,17 @@ class _Pod:
     """What is known of a pod that has answered."""
 
     name: str
-    results: int = 0  # number of the last results
+    arrivals: Arrivals
     missing_since: float | None = None  # its queue is gone
     grace: float = GRACE
     freight: Freight = field(default_factory=Freight)
-    assembly: Assembly = field(default_factory=Assembly)
-    taken: Taken = field(default_factory=Taken)
+    asked: bool = False  # what it holds, and it has not answered yet
 
     def begin_anew(self) -> None:
-        """What was under way, to it or from it, may be lost."""
+        """What was under way, to it or from it, may be lost: it is asked what it holds."""
+        self.asked = True
         self.freight.begin_anew()
-        self.assembly, self.taken = Assembly(), Taken()
+        self.arrivals.begin_anew()
 
 
 Notice = core.Event | Heard | ExecutorBroken
@@ -112,14 +109,14 @@ class Session:
         self._demand = demand
         self._losses = losses
         self._blobs = blobs
-        self._function_blobs: dict[int, tuple[Blob, ...]] = {}
+        self._cargo = Cargo(blobs, plan.initializer)
         self._versions = Versions.ours()
         self._codec: Codec | None = None
         self._link: ClientLink | None = None
         self._pods: dict[str, _Pod] = {}
         self._down: ExecutorBroken | None = None
         self._filters = packed_filters()  # those of the thread that made the executor
-        self._dropped = ""  # why the last message was, that was
+        self._drops = Drops()
         self.news = ""
         """How far the pods have come that are starting."""
         self.renew_at = NEVER
@@ -136,7 +133,7 @@ class Session:
 
     def connect(self, found: Credentials, emit: Callable[[LinkEvent], None]) -> None:
         """Open the link."""
-        self._codec = Codec(found.key, self._plan.name)
+        self._codec = Codec(found.key, self._plan.name, time.time_ns())
         self._link = self._plan.connect(found, self._plan.pool, self._plan.name, emit)
         self._link.start()
         self.renew_at = time.monotonic() + RENEW_EVERY
@@ -185,7 +182,7 @@ class Session:
         """Why no pod is there, as far as is known."""
         if self._down is not None:
             return self._down
-        hint = f"; messages were dropped: {self._dropped}" if self._dropped else ""
+        hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
         hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
@@ -195,48 +192,23 @@ class Session:
     def send(self, pod: str, message: Message) -> None:
         """Send to one pod."""
         if self._link is not None and self._codec is not None:
-            self._link.send(pod, self._codec.encode(message))
+            self._link.send(pod, self._codec.encode(message, pod))
 
     def send_group(self, group: Group) -> None:
-        """Send a group: to its only pod, or once to all; blobs go to those that need them."""
+        """Send a group: to one pod what is its own, to all the rest; blobs to who needs them."""
         self.groups += 1
-        total = 0
-        for number, data in group.functions.items():
-            self._function_blobs[number] = blobs_of(data)
-            group.functions[number], total = self._within_limit(data, total)
-            if blobs_of(group.functions[number]):
-                self._function_blobs[number] = blobs = blobs_of(group.functions[number])
-                group.needs[-number] = [blob.id for blob in blobs]
-        for number in group.released:
-            self._function_blobs.pop(number, None)
-        for name, (_, calls) in group.shares.items():
-            used: list[Blob] = []
-            for at, call in enumerate(calls):
-                body, total = self._within_limit(call[3] or b"", total)
-                calls[at] = (*call[:3], body)
-                blobs = blobs_of(body)
-                used += self._function_blobs.get(call[1], ())
-                if blobs:
-                    used += blobs
-                    group.needs[call[0]] = [blob.id for blob in blobs]
-            if used and name in self._pods:
-                self._pods[name].freight.add(used)
-        if len(group.shares) == 1 and not group.released:
-            (pod,) = group.shares
-            self.send(pod, group)
-        else:
-            self._broadcast(group)
+        parts, needed = self._cargo.load(group)
+        for name, blobs in needed.items():
+            if name in self._pods:
+                self._pods[name].freight.add(blobs)
+        for part in parts:
+            if len(part.shares) == 1 and not part.released:
+                (pod,) = part.shares
+                self.send(pod, part)
+            else:
+                self._broadcast(part)
         for name in group.shares:
             self._pump(name)
-
-    def _within_limit(self, body: bytes, total: int) -> tuple[bytes, int]:
-        """A body as it can be in a group that has so many bytes already; and their new number."""
-        if total + len(body) <= GROUP_LIMIT:
-            return body, total + len(body)
-        blob = self._blobs.keep(bytes(body))
-        apart = Bulky(with_parts([blob.id], []))
-        apart.blobs = (blob, *blobs_of(body))
-        return apart, total
 
     def _pump(self, name: str) -> None:
         """Send the chunks that a pod takes."""
@@ -268,19 +240,26 @@ class Session:
             self._link.broadcast(self._codec.encode(message), urgent=urgent)
 
     def _renew(self, pod: _Pod, released: list[int]) -> Renew:
-        return Renew(self._scheduler.group, pod.results, released, self._reporting())
+        return Renew(
+            last_number(self._scheduler.group), pod.arrivals.number, released, self._reporting()
+        )
 
     def _reporting(self) -> bytes | None:
         """What is to be reported; the levels of loggers may have changed since the last time."""
         return None if self._plan.output == "off" else reporting(self._filters)
 
+    def _ask(self, pod: _Pod) -> None:
+        """Ask one pod what it holds of ours."""
+        pod.begin_anew()
+        self.send(pod.name, self._attach())
+
     def _attach(self) -> Attach:
         plan = self._plan
         return Attach(
             self._versions,
-            self._scheduler.group,
+            last_number(self._scheduler.group),
             LEASE,
-            plan.initializer,
+            self._cargo.initializer,
             plan.max_tasks_per_child,
             self._reporting(),
         )
@@ -294,8 +273,8 @@ class Session:
         try:
             sender, message = self._codec.decode(body)
         except MessageError as error:
-            logger.warning("dropped a message: %s", error)
-            self._dropped = str(error)
+            if said := self._drops.note(str(error), time.monotonic()):
+                logger.warning("%s", said)
             if error.protocol is not None and not self._pods:
                 yield PodMismatch(
                     f"the pods of pool {self._plan.pool!r} speak {error}: they run another version "
@@ -330,31 +309,27 @@ class Session:
 
     def _results(self, name: str, message: Results) -> Iterator[Notice]:
         pod = self._pods.get(name)
-        if pod is None or message.number <= pod.results:
-            return  # given up, or sent again
-        if message.number == pod.results + 1:
-            pod.results = message.number
-        # Else the one before was lost with a connection, and comes again after the next `Hello`.
-        outcomes = [
-            _complete(outcome, pod.assembly)
-            if outcome[4] and outcome[4][0] == PARTS and outcome[2] != CRASHED
-            else outcome
-            for outcome in message.outcomes
-        ]
-        yield core.Arrived(name, outcomes)
-        if self._scheduler.is_draining(name):
+        if pod is None:
+            return  # given up
+        outcomes = pod.arrivals.results(message)
+        if outcomes is None:
+            if not pod.asked:
+                self._ask(pod)
+            return
+        if outcomes:
+            yield core.Arrived(name, outcomes)
+        if pod.arrivals.must_confirm() or self._scheduler.is_draining(name):
             self._confirm(name)
 
     def _chunk(self, name: str, message: Chunk) -> None:
         pod = self._pods.get(name)
         if pod is not None:
-            complete = pod.assembly.add(message)
-            told = pod.taken.add(len(message.tail), last=complete)
+            told = pod.arrivals.chunk(message)
             if told:
                 self.send(name, Credit(told))
 
     def _confirm(self, name: str) -> None:
-        """Tell a pod that wants to end, at once, that we have what it sent."""
+        """Tell a pod at once, and not in a second, that we have what it sent."""
         pod = self._pods.get(name)
         if pod is not None:
             self.send(name, self._renew(pod, []))
@@ -370,22 +345,31 @@ class Session:
         if not message.reply:
             # It has just started, or has found the broker again: it will say what it holds.
             if name in self._pods:
-                self._pods[name].begin_anew()
-            self.send(name, self._attach())
+                self._ask(self._pods[name])
+            else:
+                self.send(name, self._attach())
             return
         pod = self._pods.get(name)
+        another = self._codec is not None and self._codec.learn(name, message.address)
         holding = frozenset(message.holding)
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
             self._losses.joined(name, message.node)
-            self._pods[name] = _Pod(name, message.results)
+            pod = self._pods[name] = _Pod(name, Arrivals(message.results))
+            pod.freight.has(message.blobs, self._blobs.is_alive)  # if we had given it up
             self._demand.joined(name, len(message.cpu_ids), message.pool_cpus, time.monotonic())
             yield core.PodJoined(name, len(message.cpu_ids))
         else:
             pod.missing_since = None
-            pod.results = message.results
-            pod.freight.has(message.blobs)
-            yield core.PodReported(name, message.group, holding)
+            group = group_until(message.group)
+            if another:
+                # It had let go of us: all that we have sent meanwhile was for who we were before.
+                pod.begin_anew()
+                group = self._scheduler.group
+            pod.asked = False
+            pod.arrivals.resume(message.results)
+            pod.freight.has(message.blobs, self._blobs.is_alive)
+            yield core.PodReported(name, group, holding)
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
         if stale:
             self.send(name, Recall(stale))
@@ -413,8 +397,6 @@ class Session:
             logger.info("%s", ended.reason)
 
     def _gone(self, name: str, reason: str, *, explained: bool = True) -> Iterator[Notice]:
-        if self._codec is not None:
-            self._codec.forget(name)
         if self._pods.pop(name, None) is None:
             return
         self._losses.gone(name, reason, explained=explained)
@@ -425,13 +407,3 @@ class Session:
         else:
             logger.info("pod %s is gone: %s", name, reason)
         yield core.PodGone(name)
-
-
-def _complete(outcome: Outcome, assembly: Assembly) -> Outcome:
-    """An outcome whose parts came ahead, with them."""
-    call, item, status, micros, body = outcome
-    memory = assembly.take(call, item)
-    whole = Whole(body or b"")
-    # Never None, as they come in order; if it were, this would be an error of this call alone.
-    whole.memory = memory if memory is not None else bytearray()
-    return call, item, status, micros, whole

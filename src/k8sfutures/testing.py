@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .amqp import new_loop
-from .arguments import check_arguments, pickled_initializer
+from .arguments import check_arguments
 from .config import Output
 from .errors import BrokerUnreachable
 from .executor import K8sRabbitExecutor
@@ -262,6 +262,7 @@ class _MemoryExecutor(K8sRabbitExecutor):
         startup_timeout: float = 30.0,
         flush_window: float = 0.0,
         output: Output = "marked",
+        ship: Sequence[str] = (),
     ) -> None:
         check_arguments(max_workers, mp_context, initializer, max_tasks_per_child)
 
@@ -277,7 +278,8 @@ class _MemoryExecutor(K8sRabbitExecutor):
             max_workers=max_workers,
             shape={},
             max_tasks_per_child=max_tasks_per_child,
-            initializer=pickled_initializer(initializer, initargs),
+            initializer=(initializer, initargs),
+            ship=ship,
             retries=retries,
             startup_timeout=startup_timeout,
             flush_window=flush_window,
@@ -308,7 +310,8 @@ class MemoryCluster:
         Args:
             *args: as for `K8sRabbitExecutor`.
             **kwargs: as for `K8sRabbitExecutor`; of the settings, ``retries``,
-                ``startup_timeout``, ``flush_window`` and ``output``.
+                ``startup_timeout``, ``flush_window``, ``output`` and ``ship`` (names
+                and paths).
         """
         return _MemoryExecutor(self, *args, **kwargs)
 

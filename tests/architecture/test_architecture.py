@@ -16,7 +16,7 @@ PACKAGE = "k8sfutures"
 FOLDER = Path(__file__).parents[2] / "src" / PACKAGE
 
 PURE_CORE = (
-    *("messages", "codec", "chunks", "bodies", "lanes"),
+    *("messages", "codec", "chunks", "bodies", "lanes", "arrivals"),
     *("scheduler", "scheduler_backlog", "scheduler_events", "scheduler_isolation"),
     *("attempts", "crashes", "options", "worker.endings"),
     "scheduler_records",

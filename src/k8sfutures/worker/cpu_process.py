@@ -48,7 +48,9 @@ from .frames import (
     TIMED,
     TOKEN_SIZE,
 )
+from .modules import Environments
 from .output import Outlet
+from .unpacked import pods_folder
 
 _RECEIVE: Final = 1 << 20
 _MOST_FILES: Final = 64
@@ -89,6 +91,7 @@ class CpuProcess:
         self._outlet = Outlet(self._say)
         self._forwarder = Forwarder(self._outlet)
         self._current: ClientState | None = None  # whose levels and filters are set
+        self._environments = Environments(pods_folder.get)
         self._clients: dict[str, ClientState] = {}
         self._jobs: dict[int, _Job] = {}
         self._timed: set[int] = set()  # tokens of the jobs whose items have a limit
@@ -146,6 +149,7 @@ class CpuProcess:
                 left.scope.leave()
             if left is self._current:
                 self._current = None
+            self._environments.forget(name)
         elif kind == FORGET:
             self._timed.difference_update(rest[0])
             for token in rest[0]:
@@ -155,7 +159,7 @@ class CpuProcess:
         else:
             client = self._clients.get(name)
             if client is None:
-                client = self._clients[name] = ClientState()
+                client = self._clients[name] = ClientState(name, self._environments)
             if kind == JOBS:
                 for token, function, items, start, stop, body in rest[0]:
                     self._jobs[token] = _Job(name, function, items, start, stop, body)
@@ -226,7 +230,7 @@ class CpuProcess:
     def _initialize(self, client: ClientState) -> bool:
         pickled, client.initializer = client.initializer, None
         try:
-            function, args = client.loads(pickled or b"")
+            function, args = client.initializing(pickled or b"")
             function(*args)
         except BaseException as error:
             client.initializer = pickled

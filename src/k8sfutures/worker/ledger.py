@@ -75,7 +75,7 @@ class Client:
         self.durations: dict[int, float] = {}
         self.limits: dict[int, float] = {}  # call id -> seconds that its items may run
         self.unwanted: set[int] = set()  # calls that are cancelled, and that a process has
-        self.needs = Needs()
+        self.needs = Needs(attach.initializer)
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.said = Said()

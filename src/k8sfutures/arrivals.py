@@ -1,0 +1,73 @@
+"""What one pod sends to its client: results by number, and the chunks that come ahead. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .bodies import PARTS
+from .chunks import Assembly, Whole
+from .lanes import Taken
+from .messages import CHUNK_SIZE, CRASHED, Chunk, Outcome, Results
+
+CONFIRM_EVERY: Final = 64 * CHUNK_SIZE
+"""Bytes of bulky outcomes after which the pod hears that they are here, and lets them go."""
+
+
+class Arrivals:
+    """See the module's text.
+
+    Args:
+        number: of the last results before the first that come.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """Of the last results that are here, and all before them."""
+        self._assembly = Assembly()
+        self._taken = Taken()
+        self._unconfirmed = 0
+
+    def begin_anew(self) -> None:
+        """What was under way may be lost; all that is not confirmed comes again."""
+        self._assembly, self._taken = Assembly(), Taken()
+
+    def resume(self, number: int) -> None:
+        """The pod says anew what it holds, and sends all results after this number."""
+        self.number = number
+
+    def chunk(self, message: Chunk) -> int:
+        """Take in a chunk; returns how many bytes to tell the pod of now, or 0."""
+        complete = self._assembly.add(message)
+        return self._taken.add(len(message.tail), last=complete)
+
+    def results(self, message: Results) -> list[Outcome] | None:
+        """Take in results.
+
+        Returns:
+            Their outcomes, with their parts; none where they came before. None where parts are
+            missing: they were lost with a connection, and so these results count for lost, too.
+        """
+        if message.number <= self.number:
+            return []
+        outcomes: list[Outcome] = []
+        for outcome in message.outcomes:
+            call, item, status, micros, body = outcome
+            if body and body[0] == PARTS and status != CRASHED:
+                memory = self._assembly.take(call, item)
+                if memory is None:
+                    return None
+                self._unconfirmed += len(memory)
+                outcomes.append((call, item, status, micros, Whole.of(body, memory)))
+            else:
+                outcomes.append(outcome)
+        if message.number == self.number + 1:
+            self.number = message.number
+        # Else those before were lost with a connection, and come again after the next `Hello`.
+        return outcomes
+
+    def must_confirm(self) -> bool:
+        """Whether the pod is to hear at once of what is here; true once for each time."""
+        if self._unconfirmed < CONFIRM_EVERY:
+            return False
+        self._unconfirmed = 0
+        return True
