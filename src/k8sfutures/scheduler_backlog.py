@@ -167,7 +167,9 @@ class Backlog:
         for call in reversed(calls):
             if call[2] and self.ranges[call[0]].cut.map_id not in self.sources:
                 self.forget_range(call[0])  # nobody waits for this map any more
-            elif self._isolation.is_suspect(self.losses.get(call[0], ())):
+            elif self.losses and self._isolation.is_suspect(
+                self.losses.get(call[0], ()), self.limits.get(call[0])
+            ):
                 self._isolation.add(call)
             else:
                 self.pending.appendleft(call)

@@ -5,6 +5,7 @@ import pickle
 import msgpack
 import pytest
 
+from k8sfutures.attempts import Attempt
 from k8sfutures.crashes import crash_of
 from k8sfutures.errors import CallCancelled, CallTimeout, WorkerCrashed
 
@@ -71,6 +72,17 @@ def test_what_was_cancelled():
     error = crash(ended="cancelled")
     assert type(error) is CallCancelled
     assert error.pod == "pod-1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({}, "its CPU process was killed by signal 9 (SIGKILL)"),
+        ({"ended": "timeout", "limit": 10.0}, "it ran for longer than timeout=10 s"),
+    ],
+)
+def test_a_call_that_ran_once_has_one_attempt(changes, outcome):
+    assert crash(**changes).attempts == (Attempt(1, "pod-1", "node-a", 4, 12.3, outcome),)
 
 
 @pytest.mark.parametrize("changes", [{}, {"ended": "timeout", "limit": 1.0}, {"signal": 11}])

@@ -117,6 +117,7 @@ class Machine(RuleBasedStateMachine):
         self.dispatcher = Dispatcher(list(range(cpus)))
         self.processes = dict.fromkeys(range(cpus))
         self.killed = set()
+        self.halted = set()
         self.ended = set()  # those of the killed that are so for what they run
         self.due = {}  # (session serial, call id, item) -> when it has run for too long
         self.sessions = {}
@@ -149,6 +150,7 @@ class Machine(RuleBasedStateMachine):
                 assert process is not None or not instruction.tokens
                 if process is not None:
                     assert not (instruction.tokens and instruction.cpu_id in self.killed)
+                    assert not (instruction.tokens and instruction.cpu_id in self.halted)
                     process.feed(instruction.frames, instruction.tokens)
             case Steal():
                 taken = []
@@ -170,8 +172,8 @@ class Machine(RuleBasedStateMachine):
                 assert process.current is None
                 assert not process.said
                 self.processes[instruction.cpu_id] = None
-                self.killed.discard(instruction.cpu_id)
-                self.ended.discard(instruction.cpu_id)
+                for some in (self.killed, self.halted, self.ended):
+                    some.discard(instruction.cpu_id)
 
     def ends(self, cpu_id, process):
         """It is ended for what it runs, which is cancelled, or has run for too long."""
@@ -264,7 +266,7 @@ class Machine(RuleBasedStateMachine):
         self.send_group(session, calls, lost=False, limit=0.15)
         for cpu_id in self.live():
             process = self.processes[cpu_id]
-            if cpu_id not in self.killed:
+            if cpu_id not in self.killed | self.halted:
                 for _ in range(data.draw(st.integers(1, 5))):
                     if process.current is None:
                         self.claim(process)
@@ -289,7 +291,8 @@ class Machine(RuleBasedStateMachine):
         self.send_group(session, [(0, 0)], lost=False)
         for cpu_id in self.live():
             process = self.processes[cpu_id]
-            if short and process.pipe and process.current is None and cpu_id not in self.killed:
+            idle = cpu_id not in self.killed | self.halted and process.current is None
+            if short and process.pipe and idle:
                 self.claim(process)
                 self.finish(process, 20, fail=False)
                 self.read_from(cpu_id)
@@ -444,7 +447,7 @@ class Machine(RuleBasedStateMachine):
         live = [
             cpu_id
             for cpu_id in self.live()
-            if cpu_id not in self.killed
+            if cpu_id not in self.killed | self.halted
             and (self.processes[cpu_id].pipe or self.processes[cpu_id].current)
         ]
         if not live:
@@ -563,8 +566,8 @@ class Machine(RuleBasedStateMachine):
     def end_process(self, cpu_id):
         process = self.processes[cpu_id]
         self.processes[cpu_id] = None
-        self.killed.discard(cpu_id)
-        self.ended.discard(cpu_id)
+        for some in (self.killed, self.halted, self.ended):
+            some.discard(cpu_id)
         crashes = self.crashes()
         self.dispatcher.died(cpu_id, process.said, list(process.pipe), {})
         ran = process.current is not None and self.owner(process.current[2])[0] is not None
@@ -581,6 +584,47 @@ class Machine(RuleBasedStateMachine):
             for outcome in one.outcomes
         )
 
+    @rule(data=st.data(), really=SELDOM)
+    def halt(self, data, really):
+        """Somebody stops a process."""
+        going = [cpu_id for cpu_id in self.live() if cpu_id not in self.killed | self.halted]
+        if not (going and really):
+            return
+        cpu_id = data.draw(st.sampled_from(going))
+        process = self.processes[cpu_id]
+        if process.said:
+            self.hear(cpu_id)
+        self.halted.add(cpu_id)
+        if process.current is not None:
+            _, item, job = process.current
+            session, call_id = self.owner(job)
+            if session is not None and call_id in session.limits:
+                key = session.serial, call_id, item
+                self.due.setdefault(key, self.now + session.limits[call_id])
+        self.dispatcher.halted(cpu_id, self.now, stopped=True)
+        self.carry_out()
+        assert not process.pipe, "it keeps what others could run"
+
+    @precondition(lambda self: self.halted)
+    @rule()
+    def go_on(self):
+        cpu_id = min(self.halted)
+        self.halted.discard(cpu_id)
+        self.dispatcher.halted(cpu_id, self.now, stopped=False)
+        self.carry_out()
+
+    @invariant()
+    def what_is_halted_has_its_limit(self):
+        for cpu_id in getattr(self, "halted", ()):
+            process = self.processes[cpu_id]
+            if process.current is not None and cpu_id not in self.killed:
+                _, item, job = process.current
+                session, call_id = self.owner(job)
+                if session is not None and call_id in session.limits:
+                    due = self.dispatcher.endings.due()
+                    assert due is not None
+                    assert due <= self.due[session.serial, call_id, item]
+
     @rule(data=st.data())
     def replaced(self, data):
         missing = [cpu_id for cpu_id, process in self.processes.items() if process is None]
@@ -596,7 +640,8 @@ class Machine(RuleBasedStateMachine):
     def no_process_is_idle_without_need(self):
         if not hasattr(self, "dispatcher") or self.draining:
             return
-        if all(slot.jobs for slot in self.slots() if slot.ready and not slot.retiring):
+        usable = [slot for slot in self.slots() if slot.ready and not slot.retiring | slot.halted]
+        if all(slot.jobs for slot in usable):
             return
         for client in self.dispatcher._clients.values():
             if len(client.slots) < client.limit:
@@ -623,6 +668,8 @@ class Machine(RuleBasedStateMachine):
         """Let everything end: no more faults."""
         if not hasattr(self, "dispatcher"):
             return
+        while self.halted:
+            self.go_on()
         for _ in range(20_000):
             for cpu_id, process in self.processes.items():
                 if process is None:

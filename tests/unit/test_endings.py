@@ -18,7 +18,7 @@ class Play:
         self.dispatcher = Dispatcher([0])
         self.dispatcher.ready(0)
         self.pipe, self.fed, self.sent, self.said = [], [], [], []
-        self.ended = False
+        self.ended = self.halted = False
         self.group_number = 0
         self.dispatcher.attach("c", Attach(("3", 1, "3"), 0, 1e9, None, None, None), 0.0)
         if micros is not None:  # so that more calls go to the process at once
@@ -52,6 +52,7 @@ class Play:
             for one in instructions:
                 if isinstance(one, Feed):
                     assert not (self.ended and one.tokens), "work for a process that is ended"
+                    assert not (self.halted and one.tokens), "work for a process that is stopped"
                     self.fed += one.frames
                     self.pipe += one.tokens
                 elif isinstance(one, Steal):
@@ -66,9 +67,19 @@ class Play:
                     self.sent.append(one.message)
         self.dispatcher.validate()
 
+    def halt(self, now=0.0):
+        self.halted = True
+        self.dispatcher.halted(0, now, stopped=True)
+        self.go()
+
+    def go_on(self, now=0.0):
+        self.halted = False
+        self.dispatcher.halted(0, now, stopped=False)
+        self.go()
+
     def die(self, now=0.0):
         self.dispatcher.died(0, [], self.pipe, {"pid": 5}, [], now)
-        self.pipe, self.ended = [], False
+        self.pipe, self.ended, self.halted = [], False, False
         self.dispatcher.ready(0)
         self.go()
 
@@ -208,3 +219,66 @@ def test_a_second_cancellation_changes_nothing(play):
     play.cancel(1)
     play.die()
     assert [row[:3] for row in play.outcomes()] == [(1, 0, CRASHED)]
+
+
+# --- processes that somebody has stopped
+
+
+def test_a_process_that_is_stopped_has_nothing_until_it_goes_on(play):
+    play.group([(1, 0)])
+    assert len(play.pipe) == 1
+    play.halt()
+    play.group([(2, 0)])
+    assert play.pipe == []
+    play.go_on()
+    assert len(play.pipe) == 1
+    play.hear([(play.claim(), 0, RESULT, 5, b"r")], 0.0)
+    play.hear([(play.claim(), 0, RESULT, 5, b"r")], 0.0)
+    assert sorted(row[:3] for row in play.outcomes()) == [(1, 0, RESULT), (2, 0, RESULT)]
+
+
+def test_what_it_has_taken_and_not_begun_has_its_limit_from_then_on(play):
+    play.group([(1, 0)], {1: 5.0})
+    play.claim()
+    assert play.dispatcher.endings.due() is None
+    play.halt(now=100.0)
+    assert play.dispatcher.endings.due() == 105.0
+    play.expire(105.0)
+    assert play.ended
+    play.die(105.5)
+    ((_, _, status, _, body),) = play.outcomes()
+    assert (status, msgpack.unpackb(body)["ended"]) == (CRASHED, "timeout")
+
+
+def test_what_it_has_begun_keeps_its_own(play):
+    play.group([(1, 0)], {1: 5.0})
+    play.hear([(play.claim(), 0, kinds.BEGUN, 0, b"")], 98.0)
+    play.halt(now=100.0)
+    assert play.dispatcher.endings.due() == 103.0
+
+
+def test_a_limit_of_what_has_ended_before_is_none(play):
+    play.group([(1, 2)], {1: 5.0})
+    token = play.claim()
+    play.hear([(token, 0, kinds.BEGUN, 0, b""), (token, 0, RESULT, 9, b"r")], 98.0)
+    play.claim()
+    play.halt(now=100.0)
+    assert play.dispatcher.endings.due() == 105.0
+
+
+def test_what_begins_as_it_goes_on_has_all_its_time(play):
+    play.group([(1, 0)], {1: 5.0})
+    token = play.claim()
+    play.halt(now=100.0)
+    play.go_on(now=104.0)
+    play.hear([(token, 0, kinds.BEGUN, 0, b"")], 104.0)
+    assert play.dispatcher.endings.due() == 109.0
+
+
+def test_one_without_a_limit_waits(play):
+    play.group([(1, 0)])
+    play.claim()
+    play.halt(now=100.0)
+    assert play.dispatcher.endings.due() is None
+    play.expire(1e6)
+    assert not play.ended

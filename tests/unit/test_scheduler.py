@@ -461,6 +461,20 @@ class TestLimits:
         play.handle(PodJoined("b", 4))
         assert list(play.order.limits.values()) == [2.0] * 3
 
+    def test_what_a_pod_gives_back_of_a_range_keeps_its_limit(self):
+        """Where some of its items have their outcomes, and where none has."""
+        play = Play({"a": 1})
+        play.handle(MapGrown(1, F, 3, 3, Limits(timeout=2.0)))
+        for done_items in (1, 0):
+            (call_id,) = play.scheduler.in_flight("a")[:1]
+            outcomes = [(call_id, item, RESULT, 0, b"r") for item in range(done_items)]
+            play.handle(Arrived("a", outcomes))
+            play.handle(GivenBack("a", play.scheduler.in_flight("a")))
+            assert set(play.order.limits) == {
+                call[0] for _, calls in play.order.shares.values() for call in calls
+            }
+            assert set(play.order.limits.values()) == {2.0}
+
     def test_losses_are_told_with_a_failure_and_remembered_as_it_runs_again(self):
         play = Play({"a": 1}, retries=2)
         play.submit(1)

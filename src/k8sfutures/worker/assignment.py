@@ -44,7 +44,7 @@ class Assignment:
         ready = [
             slot
             for slot in self._slots.values()
-            if slot.ready and not (slot.retiring or slot.doomed)
+            if slot.ready and not (slot.retiring or slot.doomed or slot.halted)
         ]
         # Those that have nothing come first: what was just taken back for them is theirs.
         idle = [slot for slot in ready if not slot.jobs]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,7 +17,15 @@ from .dispatch import SIGKILL, Dispatcher
 from .instructions import Feed, Kill
 from .memory import MemoryVerdict
 from .pipes import Ears
-from .processes import END_SIGNAL, STARTED, Channels, ZygoteHandle, ending
+from .processes import (
+    CONTINUED,
+    END_SIGNAL,
+    STARTED,
+    STOPPED,
+    Channels,
+    ZygoteHandle,
+    ending,
+)
 from .spare import NOWHERE, Spare
 from .store import Store
 
@@ -123,9 +133,7 @@ class Crew:
     def end(self, cpu_id: int) -> None:
         """End a process, if the dispatcher wants that of all that the process has said."""
         channels = self._channels[cpu_id]
-        for _ in range(_MOST_READS):
-            if channels.registered:
-                self._hear(channels)
+        self._hear_all(channels)
         if self._dispatcher.decide(cpu_id):
             channels.ended = True
             channels.kill(END_SIGNAL)
@@ -145,6 +153,8 @@ class Crew:
         channels.close()
         if channels.pid is not None:
             self._retired[channels.pid] = channels
+            if channels.halted:
+                channels.kill(SIGKILL)  # it does not see that it is to end
         self.spawn(cpu_id)
 
     def _zygote_readable(self, _fd: int, _events: int) -> None:
@@ -157,6 +167,8 @@ class Crew:
         kind, first, second, third = report
         if kind == STARTED:
             self._started(cpu_id=first, pid=second)
+        elif kind in (STOPPED, CONTINUED):
+            self._halted(pid=first, number=second, stopped=kind == STOPPED)
         elif self._retired.pop(first, None) is None and not self._spare.ended(first):
             self._ended(pid=first, status=second, peak=third)
         self._carry_out()
@@ -207,6 +219,12 @@ class Crew:
             self._stop_reading(channels)
             self._kill_later(channels)
 
+    def _hear_all(self, channels: Channels) -> None:
+        """Take in all that a process has said so far."""
+        for _ in range(_MOST_READS):
+            if channels.registered:
+                self._hear(channels)
+
     def _stop_reading(self, channels: Channels) -> None:
         if channels.registered:
             channels.registered = False
@@ -217,6 +235,24 @@ class Crew:
         wanted = self._dispatcher.said.printed(cpu_id, stream, data)
         self._carry_out()
         return wanted
+
+    def _halted(self, pid: int, number: int, *, stopped: bool) -> None:
+        """Somebody has stopped a process with a signal, or has let it go on."""
+        channels = next((some for some in self._channels.values() if some.pid == pid), None)
+        if channels is not None:
+            channels.halted = stopped
+            if stopped:
+                logger.warning(
+                    "CPU process %s (CPU id %s) was stopped by signal %s: it is given no calls, "
+                    "and what it runs waits for SIGCONT, or for its timeout",
+                    *(pid, channels.cpu_id, number),
+                )
+                self._hear_all(channels)
+            self._dispatcher.halted(channels.cpu_id, time.monotonic(), stopped=stopped)
+        elif stopped:
+            # Kept ready, or to end by itself: it can do neither.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, SIGKILL)
 
     def _ended(self, pid: int, status: int, peak: int) -> None:
         channels = next((some for some in self._channels.values() if some.pid == pid), None)

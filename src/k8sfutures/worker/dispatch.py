@@ -285,6 +285,14 @@ class Dispatcher(Assignment):
         self._slots[cpu_id] = Slot(cpu_id, ready=True)
         self._feed()
 
+    def halted(self, cpu_id: int, now: float, *, stopped: bool) -> None:
+        """Somebody has stopped a CPU process, whose last words are known, or lets it go on."""
+        self._now = now
+        slot = self._slots[cpu_id]
+        slot.halted = stopped
+        self._out += [Steal(cpu_id, slot.items)] if stopped else []
+        self._feed()
+
     def frames(
         self, cpu_id: int, frames: list[tuple[int, int, int, int, bytes]], now: float = 0.0
     ) -> None:
@@ -358,11 +366,12 @@ class Dispatcher(Assignment):
 
         None means that the process was faster; its outcomes are on their way.
         """
+        slot = self._slots[cpu_id]
         if tokens:
-            slot = self._slots[cpu_id]
             self._take_back(slot, tokens)
             self._free_if_empty(slot)
             self._feed()
+        self.endings.halted(slot, self._now)
 
     def _take_back(self, slot: Slot, tokens: list[int]) -> None:
         for token, count in reversed(Counter(tokens).items()):

@@ -51,6 +51,15 @@ class Endings:
     def begun(self, slot: Slot, token: int, item: int, job: Job, now: float) -> None:
         """A process calls the function of an item that has a limit."""
         slot.since = now
+        self._limit(slot, token, item, job, now)
+
+    def halted(self, slot: Slot, now: float) -> None:
+        """What a process that was stopped has taken may never begin: its time begins now."""
+        if slot.halted and slot.jobs and not _runs(slot, slot.begun):
+            token, job = next(reversed(slot.jobs.items()))
+            self._limit(slot, token, job.next, job, now)
+
+    def _limit(self, slot: Slot, token: int, item: int, job: Job, now: float) -> None:
         limit = job.client.limits.get(job.part.call[0])
         if limit is not None and not job.client.gone:
             slot.begun = Begun(token, item, limit, now + limit)
@@ -67,8 +76,7 @@ class Endings:
         for cpu_id in sorted(self.timed):
             slot = self._slots[cpu_id]
             begun = slot.begun
-            job = None if begun is None else slot.jobs.get(begun.token)
-            if begun is not None and job is not None and job.next == begun.item:
+            if begun is not None and _runs(slot, begun):
                 if begun.due > now:
                     continue
                 out += _doom(slot, Ending(begun.token, TIMEOUT, begun.limit))
@@ -106,6 +114,12 @@ class Endings:
                 slot.retiring = True
                 return True
         return False
+
+
+def _runs(slot: Slot, begun: Begun | None) -> bool:
+    """Whether an item that had begun has no outcome yet."""
+    job = None if begun is None else slot.jobs.get(begun.token)
+    return begun is not None and job is not None and job.next == begun.item
 
 
 def _doom(slot: Slot, ending: Ending) -> list[Instruction]:

@@ -207,6 +207,7 @@ class Slot:
     words: Words = field(default_factory=Words)
     ran: dict[str, int] = field(default_factory=dict)  # client -> items, where it has a limit
     retiring: bool = False
+    halted: bool = False  # by a signal of somebody's
     since: float = 0.0  # about when the item that runs has begun
     begun: Begun | None = None  # an item with a limit
     doomed: list[Ending] = field(default_factory=list)  # to be decided, see `Endings`

@@ -21,9 +21,18 @@ from . import zygote
 from .frames import TOKEN_SIZE
 from .pipes import OutputPipes
 from .shared_memory import Shared
-from .zygote import END_SIGNAL, STARTED
+from .zygote import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED
 
-__all__ = ["END_SIGNAL", "STARTED", "Channels", "ZygoteHandle", "ending"]
+__all__ = [
+    "CONTINUED",
+    "ENDED",
+    "END_SIGNAL",
+    "STARTED",
+    "STOPPED",
+    "Channels",
+    "ZygoteHandle",
+    "ending",
+]
 
 _READ: Final = 1 << 18
 _BUFFER: Final = 1 << 20
@@ -43,6 +52,7 @@ class Channels:
         self.pid: int | None = None
         self.registered = False  # with the agent's loop
         self.ended = False  # by us, for what it ran
+        self.halted = False  # by a signal of somebody's
         self.data, self._theirs = socket.socketpair()
         for end in (self.data, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)

@@ -9,8 +9,8 @@ The control socket (SOCK_SEQPACKET, so that each message is one packet):
 
 * to the zygote: ``(pod, node, cpu id)`` with the file descriptors of the data socket, the token
   pipe, and the pipes for stdout and stderr;
-* from it: ``(STARTED, cpu id, pid, 0)`` and ``(ENDED, pid, wait status, bytes of memory that it
-  had at its peak)``.
+* from it: ``(STARTED, cpu id, pid, 0)``, ``(ENDED, pid, wait status, bytes of memory that it had at
+  its peak)``, ``(STOPPED, pid, signal, 0)`` and ``(CONTINUED, pid, 0, 0)``.
 
 When the agent goes away, so do the zygote and every CPU process.
 """
@@ -35,6 +35,9 @@ from .unpacked import pods_folder
 
 STARTED: Final = 0
 ENDED: Final = 1
+STOPPED: Final = 2
+"""By a signal, SIGSTOP for one; a debugger's stops are not told to us."""
+CONTINUED: Final = 3
 
 END_SIGNAL: Final = signal.SIGRTMAX - 4
 """Has a CPU process say where Python is, in whatever code, and die. A signal that nothing else
@@ -112,14 +115,21 @@ class Zygote:
                 pass
         while True:
             try:
-                pid, status, used = os.wait4(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if pid in self._children:  # else a process that a call has left behind
+            if pid not in self._children:
+                continue  # a process that a call has left behind
+            if os.WIFSTOPPED(status):
+                report = STOPPED, pid, os.WSTOPSIG(status), 0
+            elif os.WIFCONTINUED(status):
+                report = CONTINUED, pid, 0, 0
+            else:
                 self._children.discard(pid)
-                self._control.send(msgpack.packb((ENDED, pid, status, used.ru_maxrss * 1024)))
+                report = ENDED, pid, status, used.ru_maxrss * 1024
+            self._control.send(msgpack.packb(report))
 
     def _become_cpu_process(
         self, place: Place, data: int, tokens: int, stdout: int, stderr: int
