@@ -202,7 +202,7 @@ class Attempts:
         retries = self._retries if chosen.retries is None else chosen.retries
         trial.tell([self._attempt_of(loss) for loss in lost[trial.losses :]])
         trial.losses = len(lost)
-        trial.tell([_attempt_with(error, settle.pod)])
+        trial.tell([attempt_with(error, settle.pod)])
         trial.raised += 1
         if trial.count > retries or not _is_one_of(error, chosen.retry_on):
             _add_story(error, trial, retries)
@@ -238,13 +238,20 @@ def _add_story(error: BaseException, trial: _Trial, retries: int) -> None:
     error.add_note(f"k8sfutures: attempt {number}; those before:{listed(trial.told[:-1])}")
 
 
-def _attempt_with(error: BaseException, pod: str) -> Attempt:
+def attempt_with(error: BaseException, pod: str | None, number: int = 0) -> Attempt:
+    """One time that a call ran, and failed.
+
+    Args:
+        error: with what.
+        pod: where, or None where unknown.
+        number: of the attempt.
+    """
     ours = isinstance(error, CallFailed | CallTimeout)
     prefix = "" if ours else "k8s_"
     node, cpu_id = (getattr(error, f"{prefix}{name}", None) for name in ("node", "cpu_id"))
     seconds = getattr(error, "seconds", None) if ours else None
     return Attempt(
-        0,
+        number,
         pod,
         node if isinstance(node, str) else None,
         cpu_id if isinstance(cpu_id, int) else None,

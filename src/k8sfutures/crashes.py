@@ -14,15 +14,15 @@ from typing import Any, Final
 
 import msgpack
 
-from .attempts import ending_in_words, in_words
-from .errors import CallCancelled, CallTimeout, K8sFuturesError, WorkerCrashed
+from .attempts import attempt_with, ending_in_words, in_words
+from .errors import CallCancelled, CallTimeout, WorkerCrashed
 from .messages import CANCELLED, TIMEOUT
 
 _FIELDS: Final = ("pod", "node", "cpu_id", "pid", "seconds", "memory_peak", "output", "stack")
 _OF_CRASHES: Final = ("signal", "exitcode", "out_of_memory", "memory_limit")
 
 
-def crash_of(body: bytes, function: str) -> K8sFuturesError:
+def crash_of(body: bytes, function: str) -> CallTimeout | CallCancelled | WorkerCrashed:
     """The exception for an outcome with the status `messages.CRASHED`.
 
     Args:
@@ -32,7 +32,15 @@ def crash_of(body: bytes, function: str) -> K8sFuturesError:
     Returns:
         What became of the call, with all that is known of it.
     """
-    story: dict[str, Any] = msgpack.unpackb(body)
+    error = _failure_of(msgpack.unpackb(body), function)
+    if not isinstance(error, CallCancelled):  # else nobody is told
+        error.attempts = (attempt_with(error, error.pod, 1),)  # what was before is not known here
+    return error
+
+
+def _failure_of(
+    story: dict[str, Any], function: str
+) -> CallTimeout | CallCancelled | WorkerCrashed:
     known = {name: story[name] for name in _FIELDS if name in story}
     if story.get("ended") == TIMEOUT:
         limit = story.get("limit")

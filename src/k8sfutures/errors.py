@@ -140,7 +140,7 @@ class CallTimeout(K8sFuturesError, TimeoutError):
         memory_peak: bytes of memory that the process had at its peak, or None.
         output: the last lines that the call printed, 20 at most.
         stack: where Python was when the process was ended.
-        attempts: how often and where it ran, if it was retried, this time included.
+        attempts: how often and where it ran, with what became of it each time, this one included.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class WorkerCrashed(CallFailed):
             None.
         output: the last lines that the call printed, 20 at most.
         stack: where Python was, of a crash in native code: what `faulthandler` says.
-        attempts: how often and where it ran, if it was retried, this time included.
+        attempts: how often and where it ran, with what became of it each time, this one included.
     """
 
     def __init__(

@@ -12,24 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from outputs import wait_for_output
 
-from k8sfutures import CallCancelled, CallTimeout, K8sRabbitExecutor, WorkerCrashed
+from k8sfutures import CallCancelled, CallTimeout, K8sRabbitExecutor, PodLost, WorkerCrashed
 
 pytestmark = pytest.mark.timeout(60)
 
 LONG = 600
-
-
-def wait_for_output(capfd, text):
-    """Until a call has printed this."""
-    seen = ""
-    event = threading.Event()
-    for _ in range(600):
-        seen += capfd.readouterr().out
-        if text in seen:
-            return
-        event.wait(0.05)
-    raise AssertionError(f"{text!r} is not in {seen!r}")
 
 
 def say_and_wait(seconds=LONG):
@@ -230,6 +219,18 @@ def test_a_lambda_that_nobody_has_any_more_runs_again(make_executor, path):
     assert future.result(30) == 3
 
 
+def test_it_runs_again_as_often_as_any_call_if_nothing_else_was_chosen(make_executor, path):
+    ex = make_executor(max_workers=1, retries=1)
+    error = ex.options(retry_on=ValueError).submit(fail_until, path, 9).exception(30)
+    assert str(error) == "attempt 2"
+    ex = make_executor(max_workers=1, retries=0)
+    error = ex.options(retry_on=ValueError).submit(fail_until, path, 9).exception(30)
+    assert str(error) == "attempt 3", "not at all"
+    view = ex.options(retries=1).options(retry_on=ValueError).options(timeout=30)
+    error = view.submit(fail_until, path, 9).exception(30)
+    assert str(error) == "attempt 5"
+
+
 # --- cancel
 
 
@@ -278,6 +279,30 @@ def test_what_is_done_or_is_not_ours_cannot_be_cancelled(ex):
     strange = concurrent.futures.Future()
     strange.set_running_or_notify_cancel()
     assert not ex.cancel(strange, running=True)
+
+
+def test_what_runs_at_another_executor_is_not_ours(make_executor, capfd):
+    ex, other = make_executor(), make_executor()
+    future = other.submit(say_and_wait)
+    wait_for_output(capfd, "here I am")
+    assert not ex.cancel(future, running=True)
+    assert future.running()
+    assert other.cancel(future, running=True)
+
+
+def test_a_view_cancels_for_its_executor(make_executor, capfd):
+    ex = make_executor()
+    future = ex.submit(say_and_wait)
+    wait_for_output(capfd, "here I am")
+    assert ex.options(timeout=30).cancel(future, running=True)
+
+
+def test_a_call_that_is_to_run_again_can_be_cancelled(make_executor, path, capfd):
+    ex = make_executor()
+    future = ex.options(retries=9, retry_on=ValueError).submit(fail_then_linger, path)
+    wait_for_output(capfd, "here I am")
+    assert ex.cancel(future, running=True)
+    assert type(future.exception(30)) is CallCancelled
 
 
 def test_what_waits_at_the_client_is_cancelled_as_ever(make_executor):
@@ -351,6 +376,24 @@ def test_options_add_up(ex):
     assert type(view.submit(say_and_wait).exception(30)) is CallTimeout
 
 
+@pytest.mark.parametrize(
+    ("chosen", "kind", "words"),
+    [
+        ({"timeout": -1}, ValueError, "timeout must be a number of seconds above 0, not -1"),
+        ({"timeout": "1 min"}, TypeError, "timeout must be a number .*, not '1 min'"),
+        ({"retries": -1}, ValueError, "retries must be >= 0, not -1"),
+        ({"retries": "3"}, TypeError, "retries must be an integer or None, not '3'"),
+        ({"retry_on": "ValueError"}, TypeError, "'ValueError' is none"),
+        ({"retry_on": (ValueError, None)}, TypeError, "None is none"),
+        ({"deadline": 3}, TypeError, "deadline"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(ex, chosen, kind, words):
+    for executor in (ex, ex.options(timeout=3)):
+        with pytest.raises(kind, match=words):
+            executor.options(**chosen)
+
+
 # --- what takes the place of a process that was ended
 
 
@@ -369,3 +412,150 @@ def test_the_process_that_takes_over_is_where_the_other_was(make_executor):
         assert (after.k8s_pod, after.k8s_cpu_id) == (before.k8s_pod, before.k8s_cpu_id)
         assert after.args == before.args
     assert len(pids) == 5
+
+
+# --- when a pod is lost meanwhile
+
+
+def linger_aloud_until(path, times):
+    print("attempt", flush=True)
+    return linger_until(path, times)
+
+
+def test_what_was_chosen_holds_where_a_call_runs_after_its_pod_was_lost(
+    cluster, make_executor, path, capfd
+):
+    """Its second attempt ends by its limit and is tried again, or this takes for ever."""
+    ex = make_executor(retries=0)
+    view = ex.options(retries=5, retry_on=CallTimeout, timeout=0.5)
+    future = view.submit(linger_aloud_until, path, 2)
+    wait_for_output(capfd, "attempt")
+    cluster.lose_pod()
+    assert future.result(40) == 3
+
+
+def test_so_it_does_for_an_item_of_a_map(cluster, make_executor, path, capfd):
+    ex = make_executor(retries=0)
+    view = ex.options(retries=5, retry_on=CallTimeout, timeout=0.5)
+    results = view.map(linger_aloud_until, [path], [2])
+    wait_for_output(capfd, "attempt")
+    cluster.lose_pod()
+    assert list(results) == [3]
+
+
+def fail_then_linger(path):
+    with path.open("a") as file:
+        file.write("x")
+        attempt = file.tell()
+    if attempt == 1:
+        raise ValueError("the first time")
+    say_and_wait()
+
+
+def test_a_call_that_failed_and_was_then_lost_tells_of_both(cluster, make_executor, path, capfd):
+    ex = make_executor()
+    future = ex.options(retries=1, retry_on=ValueError).submit(fail_then_linger, path)
+    wait_for_output(capfd, "here I am")
+    pod = cluster.lose_pod()
+    error = future.exception(40)
+    assert type(error) is PodLost
+    assert error.pods == (pod,)
+    first, second = error.attempts
+    assert (first.number, first.outcome) == (1, "raised ValueError: the first time")
+    assert (second.number, second.pod) == (2, pod)
+    assert second.outcome.startswith("its pod was lost: ")
+
+
+def test_a_call_that_has_moved_can_be_cancelled(cluster, make_executor, path, capfd):
+    ex = make_executor()
+    future = ex.submit(linger_aloud_until, path, 9)
+    wait_for_output(capfd, "attempt")
+    cluster.lose_pod()
+    wait_for_output(capfd, "attempt")
+    assert ex.cancel(future, running=True)
+    assert type(future.exception(30)) is CallCancelled
+    assert ex.submit(pow, 2, 3).result(40) == 8
+
+
+def test_one_that_was_cancelled_does_not_move(cluster, make_executor, path, capfd):
+    ex = make_executor()
+    future = ex.submit(linger_aloud_until, path, 9)
+    wait_for_output(capfd, "attempt")
+    assert ex.cancel(future, running=True)
+    cluster.lose_pod()
+    assert [ex.submit(time.sleep, 0.05).result(40) for _ in range(4)] == [None] * 4
+    assert len(path.read_text()) == 1
+
+
+# --- who is first
+
+
+def sleep_about(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def test_a_limit_that_ends_as_the_result_comes_gives_one_of_them(ex):
+    """About as many calls are in time as are not; each has one outcome, and that is its own."""
+    limited = ex.options(timeout=0.02)
+    times = [0.0185 + 0.0001 * number for number in range(24)]
+    futures = [limited.submit(sleep_about, seconds) for seconds in times]
+    calls_between = [ex.submit(pow, number, 2) for number in range(24)]
+    for seconds, future in zip(times, futures, strict=True):
+        error = future.exception(30)
+        assert error is None or type(error) is CallTimeout
+        assert error is not None or future.result() == seconds
+    assert [future.result(30) for future in calls_between] == [n**2 for n in range(24)]
+
+
+def linger_if_seven(number):
+    if number == 7:
+        time.sleep(LONG)
+    return number
+
+
+def test_calls_behind_one_that_is_ended_run_elsewhere(make_executor):
+    """They had been given to its process with it, being short as far as anyone knew."""
+    ex = make_executor(max_workers=1)
+    limited = ex.options(timeout=0.3)
+    assert limited.submit(linger_if_seven, 1).result(30) == 1
+    futures = [limited.submit(linger_if_seven, number) for number in range(200)]
+    assert type(futures[7].exception(30)) is CallTimeout
+    del futures[7]
+    assert [future.result(30) for future in futures] == [n for n in range(200) if n != 7]
+
+
+# --- what is left
+
+
+def test_nothing_is_kept_of_calls_that_are_done(cluster, make_executor, path, capfd):
+    ex = make_executor(max_workers=1)
+    view = ex.options(retries=1, retry_on=ValueError, timeout=LONG)
+    view.submit(pow, 2, 3).result(30)
+    view.submit(fail_until, path, 1).result(30)
+    view.submit(fail_until, path, 9).exception(30)
+    assert list(view.map(pow, [2, 3], [2, 2])) == [4, 9]
+    with pytest.raises(ValueError, match="attempt"):
+        list(view.map(fail_until, [path] * 3, [99] * 3))
+    running = view.submit(say_and_wait)
+    wait_for_output(capfd, "here I am")
+    pending = [view.submit(pow, 2, 3) for _ in range(300)]
+    assert pending[-1].cancel()
+    assert ex.cancel(running, running=True)
+    concurrent.futures.wait(pending, 30)
+    lost = ex.options(retries=0, retry_on=ValueError)
+    futures = [lost.submit(say_and_wait)]
+    wait_for_output(capfd, "here I am")
+    cluster.lose_pod()
+    assert type(futures[0].exception(40)) is PodLost
+    results = lost.map(say_and_wait, [LONG])
+    wait_for_output(capfd, "here I am")
+    cluster.lose_pod()
+    with pytest.raises(PodLost):
+        list(results)
+    assert ex.submit(pow, 2, 3).result(40) == 8
+    manager = ex._manager
+    assert not manager._attempts
+    assert not manager.chosen
+    backlog = manager._scheduler._backlog
+    assert (backlog.limits, backlog.losses, backlog.cancelled) == ({}, {}, set())
