@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from outputs import wait_for_output
@@ -196,3 +197,34 @@ def test_an_idle_process_that_is_stopped_is_given_nothing_until_it_goes_on(make_
     finally:
         ex.submit(wake, second).result(30)
     assert until_two_have_calls(ex) == both
+
+
+def processes():
+    """Pids of the CPU processes of a pod, and of the one that is kept ready."""
+    zygote = os.getppid()
+    return set(map(int, Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()))
+
+
+def test_one_that_is_kept_ready_and_is_stopped_is_replaced(make_executor):
+    ex = make_executor(max_workers=2)
+    both = until_two_have_calls(ex)
+    while not (ready := ex.submit(processes).result(30) - both):
+        pass
+    ex.submit(os.kill, min(ready), signal.SIGSTOP).result(30)
+    while ready & ex.submit(processes).result(30):
+        pass
+    assert ex.submit(leave).exception(30).exitcode == 3
+    assert ex.submit(pow, 2, 3).result(30) == 8
+
+
+def test_one_that_is_to_end_and_is_stopped_ends(make_executor):
+    """As all do that had an initializer, when its client leaves."""
+    ex = make_executor(max_workers=2, initializer=print)
+    first, second = until_two_have_calls(ex)
+    if ex.submit(os.getpid).result(30) == second:
+        first, second = second, first
+    ex.submit(os.kill, second, signal.SIGSTOP).result(30)
+    ex.shutdown()
+    after = make_executor()
+    while second in after.submit(processes).result(30):
+        pass

@@ -452,13 +452,20 @@ def fail_then_linger(path):
     say_and_wait()
 
 
-def test_a_call_that_failed_and_was_then_lost_tells_of_both(cluster, make_executor, path, capfd):
-    ex = make_executor()
-    future = ex.options(retries=1, retry_on=ValueError).submit(fail_then_linger, path)
+@pytest.mark.parametrize("how", ["submit", "map"])
+def test_a_call_that_failed_and_was_then_lost_tells_of_both(
+    cluster, make_executor, path, capfd, how
+):
+    view = make_executor().options(retries=1, retry_on=ValueError)
+    if how == "submit":
+        result = view.submit(fail_then_linger, path).result
+    else:
+        result = view.map(fail_then_linger, [path], timeout=40).__next__
     wait_for_output(capfd, "here I am")
     pod = cluster.lose_pod()
-    error = future.exception(40)
-    assert type(error) is PodLost
+    with pytest.raises(PodLost) as caught:
+        result()
+    error = caught.value
     assert error.pods == (pod,)
     first, second = error.attempts
     assert (first.number, first.outcome) == (1, "raised ValueError: the first time")

@@ -4,12 +4,12 @@ import threading
 
 
 def wait_for_output(capfd, text):
-    """Until a call has printed this."""
+    """Wait until a call has printed this; returns all that was printed until then."""
     seen = ""
     event = threading.Event()
     for _ in range(600):
         seen += capfd.readouterr().out
         if text in seen:
-            return
+            return seen
         event.wait(0.05)
     raise AssertionError(f"{text!r} is not in {seen!r}")
