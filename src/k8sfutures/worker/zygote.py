@@ -46,6 +46,7 @@ uses: who starts processes in a call may send them SIGTERM, and must not read of
 
 _PACKET: Final = 4096
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 THREAD_VARIABLES: Final = (
@@ -101,8 +102,10 @@ class Zygote:
         if not packet:
             return False
         place = Place(*msgpack.unpackb(packet))
+        zygote = os.getpid()
         pid = os.fork()
         if pid == 0:
+            _end_with(zygote)
             self._become_cpu_process(place, *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -172,9 +175,24 @@ def _adopt_orphans() -> None:
 
     In a container that would be the agent's duty, as process 1 (prctl(2)).
     """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _end_with(parent: int) -> None:
+    """Have this process killed when its parent ends, however that comes about (prctl(2)).
+
+    Else what it runs would go on where agent and zygote are killed at once: it is in a process
+    group of its own, which no signal to theirs reaches.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
     import ctypes
 
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def main() -> None:
