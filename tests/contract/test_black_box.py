@@ -159,6 +159,13 @@ def test_so_has_one_that_is_stopped_before_it_begins(ex):
     assert type(error) is CallTimeout
 
 
+def test_so_has_an_item_that_is_loaded_just_after_another_has_ended(ex):
+    results = ex.options(timeout=0.2).map(bool, [1, StopsAsItIsLoaded()], chunksize=2)
+    assert next(results) is True
+    with pytest.raises(CallTimeout):
+        next(results)
+
+
 def test_without_a_limit_it_waits_and_keeps_nobody_waiting(make_executor, capfd):
     ex = make_executor()
     future = ex.submit(stop_itself)
