@@ -106,7 +106,7 @@ class K8sRabbitExecutor(Executor):
     on, and what goes wrong there is raised by the Futures, and by the next `submit`.
     """
 
-    _options: Options | None = None  # what was chosen for the calls of a view, see `options`
+    _options: Options | None = None  # what was chosen for the maps of a view, see `options`
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class K8sRabbitExecutor(Executor):
         pickled = pickled_initializer(blobs, *initializer)
         plan |= {"name": name, "pool": pool, "source": source, "connect": connect}
         self._manager = Manager(Plan(blobs=blobs, initializer=pickled, **plan))
-        self._call_ids = self._manager.call_ids
+        self._call_ids: Iterator[int] = self._manager.call_ids
         self._functions = self._manager.functions
         weakref.finalize(self, _abandon, self._manager, self._pid).atexit = False
         _managers.add(self._manager)
@@ -196,8 +196,6 @@ class K8sRabbitExecutor(Executor):
             taken = self._manager.post(Refused(future, error))
         else:
             call = (next(self._call_ids), pickled.id, 0, body)
-            if self._options is not None:
-                self._manager.chosen[call[0]] = self._options
             taken = self._manager.submit(future, call, pickled)
         if not taken:
             self._check_usable()

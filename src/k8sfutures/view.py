@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 from .executor import K8sRabbitExecutor
+from .manager import Manager
 from .options import Options
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class _Ids(Iterator[int]):
+    """Ids for the calls of a view, whose options are chosen for each that is taken.
+
+    So the executor itself need not ask, for each of its calls, whether any were. This is no
+    generator, as several threads may submit at once.
+    """
+
+    def __init__(self, options: Options, manager: Manager) -> None:
+        self._options = options
+        self._ids = manager.call_ids
+        self._chosen = manager.chosen
+
+    def __next__(self) -> int:
+        call_id = next(self._ids)
+        self._chosen[call_id] = self._options
+        return call_id
 
 
 class ExecutorView(K8sRabbitExecutor):
@@ -27,6 +46,7 @@ class ExecutorView(K8sRabbitExecutor):
         # Of a view, too, the executor itself.
         self._executor: K8sRabbitExecutor = self.__dict__.setdefault("_executor", executor)
         self._options: Options = options.over(self.__dict__.get("_options"))
+        self._call_ids = _Ids(self._options, self._manager)
         self._closed = False
         self._open: set[Future[object]] = set()
 

@@ -344,6 +344,13 @@ def test_a_view_is_the_same_executor(ex):
     assert repr(view).startswith("<ExecutorView with timeout=30.0 of <")
 
 
+def test_many_threads_may_submit_to_a_view_at_once(ex):
+    view = ex.options(timeout=30, retry_on=ValueError)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        futures = list(threads.map(lambda number: view.submit(pow, number, 2), range(2000)))
+    assert [future.result(30) for future in futures] == [number**2 for number in range(2000)]
+
+
 def test_a_with_block_on_a_view_ends_the_view_alone(ex):
     with ex.options(timeout=30) as view:
         future = view.submit(time.sleep, 0.1)

@@ -312,7 +312,7 @@ class Dispatcher(Assignment):
         self._feed()
 
     def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
-        jobs, ending = slot.jobs, slot.ending
+        jobs, ending, items = slot.jobs, slot.ending, slot.items
         for token, item, status, number, body in frames:
             if status == PRINTED:
                 self.said.heard(slot, token, item, number, body)
@@ -326,7 +326,6 @@ class Dispatcher(Assignment):
             if ending is not None and status == EXCEPTION and ending.token == token:
                 continue  # of what its end made it raise; that it was ended is its outcome
             client = job.client
-            slot.since = self._now
             slot.items -= 1
             slot.work -= job.charge
             job.next = item + 1
@@ -341,6 +340,8 @@ class Dispatcher(Assignment):
             if client.max_tasks is not None:
                 slot.ran[client.name] = ran = slot.ran.get(client.name, 0) + 1
                 slot.retiring = slot.retiring or ran >= client.max_tasks
+        if slot.items != items:
+            slot.since = self._now
 
     def _end_job(self, slot: Slot, token: int) -> None:
         if slot.jobs.pop(token).shortened and slot.ready:
@@ -406,6 +407,7 @@ class Dispatcher(Assignment):
         """
         slot = self._slots[cpu_id]
         slot.ready = False
+        self._now = now
         self._take_frames(slot, frames)
         for stream, data in words:
             self.said.printed(cpu_id, stream, data)

@@ -95,8 +95,11 @@ class Client:
         left = self.held.get(call_id, 1) - 1
         if left:
             self.held[call_id] = left
-        else:
-            self.forget(call_id)
+        else:  # as `forget` does it, which is called less often
+            self.held.pop(call_id, None)
+            self.needs.finished(call_id)
+            if self.limits or self.unwanted:
+                self.forget(call_id)
         if status <= EXCEPTION:
             took = micros * 1e-6
             before = self.durations.get(call[1])
