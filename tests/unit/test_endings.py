@@ -77,8 +77,8 @@ class Play:
         self.dispatcher.halted(0, now, stopped=False)
         self.go()
 
-    def die(self, now=0.0):
-        self.dispatcher.died(0, [], self.pipe, {"pid": 5}, [], now)
+    def die(self, now=0.0, said=()):
+        self.dispatcher.died(0, list(said), self.pipe, {"pid": 5}, [], now)
         self.pipe, self.ended, self.halted = [], False, False
         self.dispatcher.ready(0)
         self.go()
@@ -219,6 +219,28 @@ def test_a_second_cancellation_changes_nothing(play):
     play.cancel(1)
     play.die()
     assert [row[:3] for row in play.outcomes()] == [(1, 0, CRASHED)]
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_how_long_a_call_ran_is_counted_from_the_end_of_the_one_before(heard):
+    play = Play(micros=10)
+    play.group([(1, 0), (2, 0)], now=10.0)
+    said = [(play.claim(), 0, RESULT, 10, b"r")]
+    play.claim()
+    if heard:
+        play.hear(said, 40.0)
+    play.die(45.0, [] if heard else said)
+    *_, (call_id, _, status, _, body) = play.outcomes()
+    assert (call_id, status) == (2, CRASHED)
+    assert msgpack.unpackb(body)["seconds"] == (5.0 if heard else 0.0)
+
+
+def test_what_it_printed_last_does_not_make_it_shorter(play):
+    play.group([(1, 0)], now=10.0)
+    play.hear([(play.claim(), 0, kinds.PRINTED, 3, b"text")], 40.0)
+    play.die(45.0)
+    ((*_, body),) = play.outcomes()
+    assert msgpack.unpackb(body)["seconds"] == 35.0
 
 
 # --- processes that somebody has stopped
