@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from .scheduler_events import Limits
+
+LONGEST: Final = 1e9
+"""Seconds of the longest time limit: 30 years. Every timer takes that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,11 @@ class Options:
         if timeout is not None:
             if not isinstance(timeout, int | float) or isinstance(timeout, bool):
                 raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-            if not (timeout > 0 and math.isfinite(timeout)):
-                raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+            if not 0 < timeout <= LONGEST:
+                raise ValueError(
+                    f"timeout must be above 0 and at most {LONGEST:g} seconds, not {timeout!r:.40}; "
+                    "leave it out for no limit"
+                )
             timeout = float(timeout)
         return cls(retries, types, timeout)
 
