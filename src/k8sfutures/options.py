@@ -48,8 +48,8 @@ class Options:
                 raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
             if not 0 < timeout <= LONGEST:
                 raise ValueError(
-                    f"timeout must be above 0 and at most {LONGEST:g} seconds, not {timeout!r:.40}; "
-                    "leave it out for no limit"
+                    f"timeout must be above 0 and at most {LONGEST:g} seconds, not "
+                    f"{timeout!r:.40}; leave it out for no limit"
                 )
             timeout = float(timeout)
         return cls(retries, types, timeout)
