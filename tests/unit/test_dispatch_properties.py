@@ -180,8 +180,9 @@ class Machine(RuleBasedStateMachine):
         _, item, job = process.current
         session, call_id = self.owner(job)
         assert not process.pipe, "something may begin behind it"
-        late = self.due.get((session.serial, call_id, item), self.now + 1) <= self.now
-        assert late or call_id in session.cancelled
+        if session is not None:  # else its client has left, and nobody wants it
+            late = self.due.get((session.serial, call_id, item), self.now + 1) <= self.now
+            assert late or call_id in session.cancelled
         self.killed.add(cpu_id)
         self.ended.add(cpu_id)
 
@@ -594,6 +595,9 @@ class Machine(RuleBasedStateMachine):
         process = self.processes[cpu_id]
         if process.said:
             self.hear(cpu_id)
+            self.carry_out()  # it may be given more, or end
+            if self.processes[cpu_id] is not process or cpu_id in self.killed:
+                return
         self.halted.add(cpu_id)
         if process.current is not None:
             _, item, job = process.current

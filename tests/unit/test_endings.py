@@ -304,3 +304,15 @@ def test_one_without_a_limit_waits(play):
     assert play.dispatcher.endings.due() is None
     play.expire(1e6)
     assert not play.ended
+
+
+def test_an_item_does_not_pay_for_the_one_before_it():
+    """A range has one token: the process may be at its next item when the first one is late."""
+    play = Play(micros=1)
+    play.group([(1, 2)], {1: 5.0})
+    token = play.claim()
+    play.hear([(token, 0, kinds.BEGUN, 0, b"")], 0.0)
+    assert play.claim() == token
+    play.said = [(token, 0, RESULT, 5_000_000, b"r"), (token, 1, kinds.BEGUN, 0, b"")]
+    play.expire(5.0)
+    assert not play.ended

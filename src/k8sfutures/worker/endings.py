@@ -33,7 +33,8 @@ class Ending(NamedTuple):
 
     token: int
     why: str
-    limit: float | None
+    limit: float | None = None
+    item: int | None = None  # none where it is any item of the job
 
 
 class Endings:
@@ -79,7 +80,7 @@ class Endings:
             if begun is not None and _runs(slot, begun):
                 if begun.due > now:
                     continue
-                out += _doom(slot, Ending(begun.token, TIMEOUT, begun.limit))
+                out += _doom(slot, Ending(begun.token, TIMEOUT, begun.limit, begun.item))
             slot.begun = None
             self.timed.discard(cpu_id)
         return out
@@ -101,7 +102,7 @@ class Endings:
             for token, job in slot.jobs.items():
                 if job.part.call[0] in wanted:
                     client.unwanted.add(job.part.call[0])
-                    out += _doom(slot, Ending(token, CANCELLED, None))
+                    out += _doom(slot, Ending(token, CANCELLED))
         return out
 
     def decide(self, cpu_id: int) -> bool:
@@ -109,7 +110,8 @@ class Endings:
         slot = self._slots[cpu_id]
         doomed, slot.doomed = slot.doomed, []
         for ending in doomed:
-            if ending.token in slot.jobs and slot.ending is None:
+            job = slot.jobs.get(ending.token)
+            if job is not None and ending.item in {None, job.next}:
                 slot.ending = ending
                 slot.retiring = True
                 return True
