@@ -109,7 +109,7 @@ class Endings:
         slot = self._slots[cpu_id]
         doomed, slot.doomed = slot.doomed, []
         for ending in doomed:
-            if ending.token in slot.jobs and slot.ending is None:
+            if ending.token in slot.jobs:
                 slot.ending = ending
                 slot.retiring = True
                 return True
@@ -144,6 +144,6 @@ def account_of(slot: Slot, token: int, job: Job, now: float) -> dict[str, Any]:
     output, stack = slot.words.last_lines((token, job.next))
     account: dict[str, Any] = {"output": output, "stack": stack}
     account["seconds"] = max(0.0, now - slot.since)
-    if slot.ending is not None and slot.ending.token == token:
+    if slot.ending is not None:
         account |= {"ended": slot.ending.why, "limit": slot.ending.limit}
     return account
