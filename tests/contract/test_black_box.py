@@ -231,6 +231,7 @@ def test_one_that_is_to_end_and_is_stopped_ends(make_executor):
     if ex.submit(os.getpid).result(30) == second:
         first, second = second, first
     ex.submit(os.kill, second, signal.SIGSTOP).result(30)
+    assert pids_of(ex) == {first}
     ex.shutdown()
     after = make_executor()
     while second in after.submit(processes).result(30):

@@ -212,6 +212,16 @@ def test_a_call_that_is_cancelled_as_its_neighbour_runs_harms_nobody():
     assert [one.calls for one in play.sent if isinstance(one, Returned)] == [[2]]
 
 
+def test_what_is_ended_for_its_time_is_not_ended_once_more_as_it_is_cancelled(play):
+    play.group([(1, 0)], {1: 5.0})
+    play.hear([(play.claim(), 0, kinds.BEGUN, 0, b"")], 200.0)
+    play.expire(206.0)
+    play.cancel(1)
+    play.die()
+    ((*_, body),) = play.outcomes()
+    assert msgpack.unpackb(body)["ended"] == "timeout"
+
+
 def test_a_second_cancellation_changes_nothing(play):
     play.group([(1, 0)])
     play.claim()

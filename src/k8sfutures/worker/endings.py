@@ -146,6 +146,6 @@ def account_of(slot: Slot, token: int, job: Job, now: float) -> dict[str, Any]:
     output, stack = slot.words.last_lines((token, job.next))
     account: dict[str, Any] = {"output": output, "stack": stack}
     account["seconds"] = max(0.0, now - slot.since)
-    if slot.ending is not None and slot.ending.token == token:
+    if slot.ending is not None:
         account |= {"ended": slot.ending.why, "limit": slot.ending.limit}
     return account
