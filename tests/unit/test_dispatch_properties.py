@@ -32,14 +32,18 @@ from k8sfutures.messages import (
 )
 from k8sfutures.worker import frames as kinds
 from k8sfutures.worker.dispatch import Dispatcher
-from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
+from k8sfutures.worker.instructions import Drop, Feed, Kill, Retire, Send, Steal
+from k8sfutures.worker.ledger import MOST_KEPT
+from k8sfutures.worker.shared_memory import Shared
 
 VERSIONS = ("3.13", 1, "3.1")
 TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0, {}, 0, [])
 MOST_INSTRUCTIONS = 100  # for one event, with 3 processes
 LEASE = 10.0
-CALLS = st.tuples(st.integers(0, 2), st.integers(0, 2) | st.integers(0, 12))
+CALLS = st.tuples(st.integers(1, 3), st.integers(0, 2) | st.integers(0, 12))
 SELDOM = st.sampled_from([False] * 7 + [True])
+NEEDS = st.lists(st.integers(0, 3), max_size=2)  # of a call: the newest blobs, or new ones
+BULKY = MOST_KEPT
 MICROSECONDS = st.sampled_from([0, 10, 50, 300, 5_000, 2_000_000])
 
 
@@ -57,6 +61,7 @@ class Process:
         self.pipe = deque()
         self.jobs = {}
         self.functions = {}
+        self.blobs = {}
         self.initializers = {}
         self.current = None  # (token, item, session, call id)
         self.said = []
@@ -77,6 +82,11 @@ class Process:
                 self.functions.get(name, set()).difference_update(rest[0])
             elif kind == kinds.LEAVE:
                 self.functions.pop(name, None)
+                self.blobs.pop(name, None)
+            elif kind == kinds.DROP:
+                known = self.blobs[name]
+                assert not known.isdisjoint(rest[0]), "told of nothing that it has"
+                known.difference_update(rest[0])
             elif kind == kinds.INITIALIZE:
                 assert name not in self.initializers
                 self.initializers[name] = True
@@ -101,6 +111,15 @@ class Session:
         self.results = 0
         self.failed = False
         self.received = set()
+        self.blobs = 0  # ids that were given
+        self.needs = {}  # call id -> ids of blobs; a function's by its negative
+        self.coming = set()
+        self.there = set()
+        self.ended = set()  # and no call to come needs them
+        self.attaching = False
+
+    def needs_of(self, call_id, function):
+        return {*self.needs.get(call_id, ()), *self.needs.get(-function, ())}
 
 
 class Machine(RuleBasedStateMachine):
@@ -133,12 +152,20 @@ class Machine(RuleBasedStateMachine):
         if isinstance(instruction, Send):
             self.receive(instruction.client, instruction.message)
             return
+        if isinstance(instruction, Drop):
+            self.drop(self.sessions[instruction.client], instruction.blobs)
+            return
         process = self.processes[instruction.cpu_id]
         match instruction:
             case Feed():
                 assert process is not None or not instruction.tokens
+                if instruction.tokens:
+                    client = self.dispatcher._clients[instruction.client]
+                    assert not client.is_full, "more to do for who does not take what is done"
                 if process is not None:
                     assert not (instruction.tokens and instruction.cpu_id in self.killed)
+                    if instruction.blobs:
+                        self.give_blobs(process, instruction.client, set(instruction.blobs))
                     process.feed(instruction.frames, instruction.tokens)
             case Steal():
                 taken = []
@@ -155,6 +182,19 @@ class Machine(RuleBasedStateMachine):
                 assert not process.said
                 self.processes[instruction.cpu_id] = None
                 self.killed.discard(instruction.cpu_id)
+
+    def give_blobs(self, process, name, blobs):
+        known = process.blobs.setdefault(name, set())
+        assert blobs <= self.sessions[name].there, "blobs that have not arrived"
+        assert known.isdisjoint(blobs), "blobs that the process has"
+        known |= blobs
+
+    def drop(self, session, blobs):
+        assert set(blobs) <= session.ended, "blobs that may be needed"
+        for call_id, (function, _) in session.open.items():
+            if self.dispatcher._clients[session.name].held.get(call_id):
+                assert session.needs_of(call_id, function).isdisjoint(blobs)
+        session.there.difference_update(blobs)
 
     def receive(self, name, message):
         session = self.sessions[name]
@@ -178,8 +218,17 @@ class Machine(RuleBasedStateMachine):
                 session.failed = True
             case Hello():
                 assert message.results <= session.results
-                assert set(message.holding) >= set(session.open) or session.failed
                 assert message.group == session.group
+                assert set(message.blobs) == session.there
+                lost = session.open.keys() - set(message.holding)
+                if not session.failed:
+                    for call_id in lost:
+                        assert session.attaching, "a call that is nowhere"
+                        function, _ = session.open[call_id]
+                        needs = session.needs_of(call_id, function)
+                        assert not needs <= session.there, "a call that could run"
+                for call_id in lost:
+                    del session.open[call_id]
             case Printed():
                 pass
 
@@ -214,25 +263,39 @@ class Machine(RuleBasedStateMachine):
         return self.sessions[data.draw(st.sampled_from(sorted(self.sessions)))]
 
     @precondition(lambda self: self.sessions)
-    @rule(data=st.data(), calls=st.lists(CALLS, max_size=8), lost=SELDOM)
-    def group(self, data, calls, lost):
-        self.send_group(self.draw(data), calls, lost)
+    @rule(
+        data=st.data(),
+        calls=st.lists(CALLS, max_size=8),
+        needs=st.lists(NEEDS, max_size=8),
+        lost=SELDOM,
+    )
+    def group(self, data, calls, needs, lost):
+        self.send_group(self.draw(data), calls, lost, needs)
+
+    def blob(self, session, back):
+        """One of the newest blobs, unless it has ended; or a new one, which is on its way."""
+        number = session.blobs - back
+        if back and number > 0 and number not in session.ended:
+            return number
+        session.blobs += 1
+        session.coming.add(session.blobs)
+        return session.blobs
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), items=st.integers(5, 40), short=st.booleans())
     def a_long_range(self, data, items, short):
         """After an item of the same function, so that its duration is known."""
         session = self.draw(data)
-        self.send_group(session, [(0, 0)], lost=False)
+        self.send_group(session, [(1, 0)], lost=False)
         for cpu_id in self.live():
             process = self.processes[cpu_id]
             if short and process.pipe and process.current is None and cpu_id not in self.killed:
                 self.claim(process)
                 self.finish(process, 20, fail=False)
                 self.read_from(cpu_id)
-        self.send_group(session, [(0, items)], lost=False)
+        self.send_group(session, [(1, items)], lost=False)
 
-    def send_group(self, session, calls, lost):
+    def send_group(self, session, calls, lost, needs=()):
         functions = {function: b"f" for function, _ in calls}
         new = {
             number: body for number, body in functions.items() if number not in session.functions
@@ -245,20 +308,29 @@ class Machine(RuleBasedStateMachine):
             body = f"{session.serial}:{session.next_call}".encode()
             share.append((session.next_call, function, items, body))
         session.functions |= set(new)
-        message = Group(session.group, new, [], {}, {})
+        wanted = {}
+        for call, backs in zip(share, needs, strict=False):
+            if backs:
+                wanted[call[0]] = [self.blob(session, back) for back in backs]
+        if needs and new:
+            function = min(new)
+            wanted[-function] = session.needs[-function] = [self.blob(session, len(new))]
+        session.needs |= {number: blobs for number, blobs in wanted.items() if number > 0}
+        message = Group(session.group, new, [], {}, wanted)
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
         self.carry_out()
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
         assert not self.dispatcher.take(), "the same group again"
 
     @precondition(lambda self: self.sessions)
-    @rule(data=st.data(), function=st.integers(0, 2))
+    @rule(data=st.data(), function=st.integers(1, 3))
     def release(self, data, function):
         session = self.draw(data)
         if any(used == function for used, _ in session.open.values()) or session.failed:
             return
         session.group += 1
         session.functions.discard(function)
+        session.needs.pop(-function, None)
         self.dispatcher.group(
             session.name, Group(session.group, {}, [function], {}, {}), (0, []), self.now
         )
@@ -298,6 +370,50 @@ class Machine(RuleBasedStateMachine):
         session = self.draw(data)
         self.dispatcher.hello(session.name, TEMPLATE)
         self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), most=st.integers(1, 4))
+    def blobs_arrive(self, data, most):
+        """In any order."""
+        session = self.draw(data)
+        for _ in range(min(most, len(session.coming))):
+            self.arrive(session, data.draw(st.sampled_from(sorted(session.coming))))
+
+    def all_blobs_arrive(self):
+        for session in self.sessions.values():
+            for blob in sorted(session.coming):
+                self.arrive(session, blob)
+
+    def arrive(self, session, blob):
+        session.coming.discard(blob)
+        session.there.add(blob)
+        self.dispatcher.arrived(session.name, blob)
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), oldest=st.integers(1, 4))
+    def blobs_end(self, data, oldest):
+        """Those whose chunks have all been sent; calls that are there may still need them."""
+        session = self.draw(data)
+        functions = [number for number in session.needs if number < 0]
+        needed = {blob for number in functions for blob in session.needs[number]}
+        alive = set(range(1, session.blobs + 1)) - session.ended - session.coming - needed
+        ending = sorted(alive)[:oldest]
+        session.ended.update(ending)
+        self.dispatcher.renew(session.name, Renew(session.group, session.results, ending), self.now)
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions and not self.draining)
+    @rule(data=st.data())
+    def attach_again(self, data):
+        """What was under way is lost, and sent anew with the calls that need it."""
+        session = self.draw(data)
+        session.attaching = True
+        attach = Attach(VERSIONS, session.group, LEASE, session.initializer, session.max_tasks)
+        self.dispatcher.attach(session.name, attach, self.now)
+        self.dispatcher.hello(session.name, TEMPLATE)
+        self.carry_out()
+        session.attaching = False
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), signal=st.sampled_from([0, 9, 15]), really=SELDOM)
@@ -386,10 +502,12 @@ class Machine(RuleBasedStateMachine):
         session, call_id = self.owner(job)
         assert session is not None, "an item of a client that has left"
         assert (call_id, item) not in session.started, "an item that starts twice"
+        has = process.blobs.get(job.client, set())
+        assert session.needs_of(call_id, job.function) <= has, "an item without what it needs"
         session.started.add((call_id, item))
-        process.ran[job.client] += 1
+        process.ran[session.serial] += 1
         if session.max_tasks is not None:
-            assert process.ran[job.client] <= session.max_tasks
+            assert process.ran[session.serial] <= session.max_tasks
         assert bool(session.initializer) == (job.client in process.initializers)
 
     def owner(self, job):
@@ -410,7 +528,11 @@ class Machine(RuleBasedStateMachine):
             process.initializers[job.client] = False
         if fail:
             process.said.append((token, item, kinds.PRINTED, 1, b"text \xff"))
-        process.said.append((token, item, EXCEPTION if fail else RESULT, micros, b"r"))
+        body = b"r"
+        if micros == 300:
+            body = Shared(b"r")
+            body.memory = range(BULKY)  # it has a length, and that is all that counts
+        process.said.append((token, item, EXCEPTION if fail else RESULT, micros, body))
 
     @rule(data=st.data())
     def read(self, data):
@@ -471,10 +593,11 @@ class Machine(RuleBasedStateMachine):
             return
         for client in self.dispatcher._clients.values():
             if len(client.slots) < client.limit:
-                assert not client.queue
+                assert client.is_full or not client.queue
                 for cpu_id in client.slots:
                     process = self.processes[cpu_id]
-                    assert len(process.pipe) < 2, "items wait behind others, with a process idle"
+                    at_most_one = len(process.pipe) < 2
+                    assert client.is_full or at_most_one, "items wait while a process is idle"
 
     @invariant()
     def limits_are_kept(self):
@@ -494,6 +617,7 @@ class Machine(RuleBasedStateMachine):
         """Let everything end: no more faults."""
         if not hasattr(self, "dispatcher"):
             return
+        self.all_blobs_arrive()
         for _ in range(20_000):
             for cpu_id, process in self.processes.items():
                 if process is None:
@@ -519,6 +643,17 @@ class Machine(RuleBasedStateMachine):
             assert session.failed or not session.open, "items without an end"
         failed = any(session.failed for session in self.sessions.values())
         assert failed or not self.dispatcher.busy
+        self.all_blobs_end()
+
+    def all_blobs_end(self):
+        for session in self.sessions.values():
+            if not session.failed:
+                ended = sorted(session.there - session.ended)
+                session.ended.update(ended)
+                renew = Renew(session.group, session.results, ended)
+                self.dispatcher.renew(session.name, renew, self.now)
+                self.carry_out()
+                assert not session.there, "blobs that stay for nothing"
 
 
 TestDispatcher = Machine.TestCase

@@ -52,14 +52,16 @@ class Assignment:
         for slot in ready:
             if slot.client is not None and slot.work < RUN / 2:
                 client = slot.client
-                if client.queue and not client.gone and not self._others_wait(client):
+                if (
+                    client.queue
+                    and not (client.gone or client.is_full)
+                    and not self._others_wait(client)
+                ):
                     self._give(slot, client)
 
     def _others_wait(self, client: Client) -> bool:
         return len(self._clients) > 1 and any(
-            other.queue and len(other.slots) < other.limit
-            for other in self._clients.values()
-            if other is not client
+            other.may_start for other in self._clients.values() if other is not client
         )
 
     def _next_client(self) -> Client | None:
@@ -68,7 +70,7 @@ class Assignment:
             name = self._turns[0]
             self._turns.rotate(-1)
             client = self._clients[name]
-            if client.queue and len(client.slots) < client.limit:
+            if client.may_start:
                 return client
         return None
 
@@ -111,6 +113,8 @@ class Assignment:
             if not idle or slot.items < 2:
                 return
             client = slot.client
-            if client is not None and not client.gone and len(client.slots) < client.limit:
+            if client is None or client.gone or client.is_full:
+                continue
+            if len(client.slots) < client.limit:
                 self._out.append(Steal(slot.cpu_id, slot.items // 2))
                 idle -= 1

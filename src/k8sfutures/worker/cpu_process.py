@@ -32,7 +32,7 @@ from ..functions import invoke
 from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
 from ..serialization import split
 from ..unpicklable import blame_result
-from .bulk import outcome_body
+from . import bulk
 from .client_state import ClientState
 from .forwarding import Forwarder
 from .frames import (
@@ -47,7 +47,6 @@ from .frames import (
 from .output import Outlet
 
 _RECEIVE: Final = 1 << 20
-_MOST_FILES: Final = 64
 
 
 class _Job:
@@ -87,7 +86,7 @@ class CpuProcess:
         self._current: ClientState | None = None  # whose levels and filters are set
         self._clients: dict[str, ClientState] = {}
         self._jobs: dict[int, _Job] = {}
-        self._files: deque[int] = deque()
+        self._files: deque[bulk.File] = deque()
         self._token = 0
         self._item = 0
         self._pid = os.getpid()
@@ -119,8 +118,7 @@ class CpuProcess:
         """Take in at least one frame; False when the agent is gone."""
         taken = False
         while not taken:
-            received, files, _, _ = socket.recv_fds(self._data, _RECEIVE, _MOST_FILES)
-            self._files.extend(files)
+            received = bulk.receive(self._data, _RECEIVE, self._files)
             if not received:
                 return False
             self._unpacker.feed(received)
@@ -158,12 +156,10 @@ class CpuProcess:
     def _send(self, frame: tuple[int, int, int, int, bytes], file: int | None = None) -> None:
         with self._sending:
             data = self._packer.pack(frame)
-            if file is not None:
-                try:
-                    data = data[socket.send_fds(self._data, [data], [file]) :]
-                finally:
-                    os.close(file)
-            self._data.sendall(data)
+            if file is None:
+                self._data.sendall(data)
+            else:
+                bulk.send(self._data, data, file)
 
     # --- calls
 
@@ -217,8 +213,8 @@ class CpuProcess:
             function(*args)
         except BaseException as error:
             client.initializer = pickled
-            error = _trimmed(error)
-            self._send((self._token, self._item, INITIALIZER_RAISED, 0, dumps_exception(error)))
+            made = bulk.initializer_error(_trimmed(error))
+            self._send((self._token, self._item, INITIALIZER_RAISED, 0, made))
             return False
         return True
 
@@ -244,13 +240,13 @@ class CpuProcess:
             return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
         try:
             segments, buffers = split(value, INLINE_LIMIT)
-            return RESULT, (clock() - start) // 1000, *outcome_body(segments, buffers)
+            return RESULT, (clock() - start) // 1000, *bulk.outcome_body(segments, buffers)
         except BaseException as error:
             blame_result(error, function if function is not invoke else args[0], value)
             return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
 
     def _failed(self, error: BaseException) -> tuple[bytes, int | None]:
-        return outcome_body([dumps_exception(_trimmed(error), self._place)], [])
+        return bulk.outcome_body([dumps_exception(_trimmed(error), self._place)], [])
 
 
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"

@@ -179,8 +179,11 @@ class Dispatcher(Assignment):
         if client is None:
             return
         client.renew(message, now)
+        was_full = client.is_full
         client.confirm(message.results)
         self._drop_blobs(client, message.released)
+        if was_full:
+            self._feed()
 
     def recall(self, name: str, message: Recall) -> None:
         """Give back those of these calls of which no process has anything."""
@@ -269,6 +272,8 @@ class Dispatcher(Assignment):
             and self._others_wait(slot.client)
         ):
             # It was given more than it should have, as far as one can say now.
+            self._out.append(Steal(cpu_id, slot.items - 1))
+        elif slot.items > 1 and slot.client is not None and slot.client.is_full:
             self._out.append(Steal(cpu_id, slot.items - 1))
         self._feed()
 

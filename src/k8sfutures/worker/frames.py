@@ -23,7 +23,7 @@ REPORTING: Final = 6
 """(client, what it wants to hear of what its calls log, or None)"""
 
 BLOBS: Final = 7
-"""(client, [(blob id, kind, size, data)]): where the data is nil, the next open file that came
+"""(client, [(blob id, kind, data)]): where the data is nil, the next open file that came
 through the socket has it"""
 DROP: Final = 8
 """(client, [blob id]): no call will need them"""

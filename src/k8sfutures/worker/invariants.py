@@ -29,4 +29,6 @@ def check(slots: Mapping[int, Slot], clients: Mapping[str, Client]) -> None:
             held[job.part.call[0]] += job.part.stop - job.next
         for call in client.needs.parked.values():
             held[call[0]] += call[2] or 1
+        assert client.kept >= 0, f"{client.name}: {client.kept} bytes of outcomes"
+        assert client.busy or not client.kept, f"{client.name}: {client.kept} bytes of no outcome"
         assert client.failed or held == client.held, f"{client.name}: {held} != {client.held}"

@@ -22,6 +22,7 @@ from ..messages import (
 from .frames import REPORTING
 from .needs import Needs
 from .said import Said, Words
+from .shared_memory import Shared
 
 RUN: Final = 0.005
 """Seconds of work in a run: 50 times what the way from the agent to a process takes."""
@@ -35,6 +36,10 @@ SHORTEST: Final = 10e-6
 FOLLOW: Final = 0.2
 """Weight of the newest duration in the running mean."""
 
+
+MOST_KEPT: Final = 256 * 1024 * 1024
+"""Bytes of bulky outcomes that a client has not confirmed and with which it gets no more calls
+started: it takes them more slowly than its calls make them. What runs ends all the same."""
 
 Row = tuple[int, int, int, int, int, bytes | None]
 """A job as its process is told: see `frames.JOBS`."""
@@ -72,10 +77,14 @@ class Client:
         self.queue: deque[Part] = deque()
         self.held: dict[int, int] = {}  # call id -> items without outcome
         self.durations: dict[int, float] = {}
-        self.needs = Needs()
+        self.needs = Needs(attach.initializer)
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.said = Said()
+        self.kept = 0
+        """Bytes of bulky outcomes that are here."""
+        self._fresh = 0  # those of `outcomes`
+        self._sizes: dict[int, int] = {}  # by the number of results: those of it and before
         self._number = 0
         self._unconfirmed: deque[Results] = deque()
 
@@ -84,11 +93,24 @@ class Client:
         """Whether anything is held of it."""
         return bool(self.held or self.outcomes or self._unconfirmed)
 
+    @property
+    def may_start(self) -> bool:
+        """Whether a call of it waits that may run now."""
+        return bool(self.queue) and len(self.slots) < self.limit and self.kept < MOST_KEPT
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much of it is here that it gets no more calls started."""
+        return self.kept >= MOST_KEPT
+
     def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:
         """An item has an outcome."""
         call_id = call[0]
         self.said.ended(call_id, item)
         self.outcomes.append((call_id, item, status, micros, body))
+        if isinstance(body, Shared):
+            self.kept += len(body.memory)
+            self._fresh += len(body.memory)
         left = self.held.get(call_id, 1) - 1
         if left:
             self.held[call_id] = left
@@ -117,6 +139,8 @@ class Client:
             self._unconfirmed.append(results)
             yield results
         self.outcomes = []
+        if self._fresh:
+            self._sizes[self._number], self._fresh = self._fresh, 0
 
     def renew(self, message: Attach | Renew, now: float) -> None:
         """It is alive, has sent groups up to that number, and wants to hear this."""
@@ -129,7 +153,7 @@ class Client:
     def confirm(self, number: int) -> None:
         """The client has the results up to this number."""
         while self._unconfirmed and self._unconfirmed[0].number <= number:
-            self._unconfirmed.popleft()
+            self.kept -= self._sizes.pop(self._unconfirmed.popleft().number, 0)
 
     def hello(self, template: Hello) -> Iterator[Message]:
         """What is held of it, then everything that it has not confirmed."""
