@@ -571,7 +571,8 @@ class Machine(RuleBasedStateMachine):
         return sum(
             outcome[2] == CRASHED
             for client in self.dispatcher._clients.values()
-            for outcome in client.outcomes
+            for outcomes in (client.outcomes, *(sent.outcomes for sent in client._unconfirmed))
+            for outcome in outcomes
         )
 
     @rule(data=st.data())
