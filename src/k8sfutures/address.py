@@ -66,6 +66,12 @@ def parse_amqp_url(url: str) -> BrokerAddress:
     vhost = parts.path.removeprefix("/")
     if "/" in vhost:
         raise ValueError("an AMQP URL names one virtual host: for a / in its name, write %2F")
+    options = tuple(parse_qsl(parts.query, keep_blank_values=True))
+    if any(name == "ssl_options" for name, _ in options):
+        raise ValueError(
+            "an AMQP URL has no ssl_options here: TLS is set up by tls_ca, tls_certificate and "
+            "tls_key, and certificates are always checked"
+        )
     return BrokerAddress(
         scheme=parts.scheme,
         host=host,
@@ -73,7 +79,7 @@ def parse_amqp_url(url: str) -> BrokerAddress:
         user=unquote(parts.username or "guest"),
         password="guest" if parts.password is None else unquote(parts.password),
         virtual_host=unquote(vhost) or "/",
-        options=tuple(parse_qsl(parts.query, keep_blank_values=True)),
+        options=options,
     )
 
 

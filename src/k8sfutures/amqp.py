@@ -29,8 +29,9 @@ from pika.adapters.select_connection import IOLoop, SelectConnection
 
 from .address import parse_amqp_url
 from .bulk_memory import get_used_to_bulk
-from .errors import BrokerRefused, BrokerUnreachable, ExecutorBroken
+from .errors import BrokerRefused, BrokerUnreachable, BrokerUntrusted, ExecutorBroken
 from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
+from .tls import Tls, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class AmqpEndpoint:
         is_pod: which of the pool's exchanges to listen on.
         loop: from `new_loop`.
         emit: called with each event, on the loop's thread.
+        tls: for ``amqps://``; None for what the system trusts.
     """
 
     def __init__(
@@ -85,9 +87,13 @@ class AmqpEndpoint:
         is_pod: bool,
         loop: IOLoop,
         emit: Callable[[LinkEvent], None],
+        tls: Tls | None = None,
     ) -> None:
         self._address = parse_amqp_url(url)
         self._parameters = pika.URLParameters(url)
+        self._tls = tls or Tls()
+        if self._address.scheme == "amqps":
+            self._parameters.ssl_options = pika.SSLOptions(self._tls.context(), self._address.host)
         self._parameters.heartbeat = HEARTBEAT
         self._parameters.blocked_connection_timeout = BLOCKED_TIMEOUT
         self._parameters.connection_attempts = 1
@@ -103,6 +109,7 @@ class AmqpEndpoint:
         self._connection: Any = None
         self._channel: Any = None
         self._up = False
+        self._was_up = False
         self._closing = False
         self._pause = _FIRST_PAUSE
         self._on_closed: Callable[[], None] | None = None
@@ -201,7 +208,7 @@ class AmqpEndpoint:
         )
 
     def _consuming(self, _frame: object) -> None:
-        self._up = True
+        self._up = self._was_up = True
         self._pause = _FIRST_PAUSE
         self._channel.add_on_cancel_callback(self._cancelled)
         self._emit(LinkUp())
@@ -242,7 +249,10 @@ class AmqpEndpoint:
             self._closed()
             return
         error = self._explained(reason)
-        if isinstance(error, BrokerRefused):
+        # A broker that was trusted before is only being set up anew, or so one hopes.
+        if isinstance(error, BrokerRefused) or (
+            isinstance(error, BrokerUntrusted) and not self._was_up
+        ):
             self._emit(LinkFailed(error))
             return
         self._emit(LinkDown(error))
@@ -269,10 +279,17 @@ class AmqpEndpoint:
                 )
                 refused.__cause__ = reason
                 return refused
+            told = refusal(error, self._address.safe, self._tls)
+            if told is not None:
+                told.__cause__ = reason
+                return told
             cause = error
+        hint = ""
+        if isinstance(cause, pika.exceptions.IncompatibleProtocolError):
+            hint = " If that is its port for TLS, the URL begins with amqps://."
         unreachable = BrokerUnreachable(
             f"no broker at {self._address.safe}: {_words(cause)}; is RabbitMQ running there, "
-            "and is the setting amqp_url right?"
+            f"and is the setting amqp_url right?{hint}"
         )
         unreachable.__cause__ = reason
         return unreachable
@@ -304,12 +321,22 @@ class AmqpLink:
         pool: the pool's name.
         name: of this client, unique.
         emit: called with each event, on the connection thread; must not block.
+        tls: for ``amqps://``; None for what the system trusts.
     """
 
-    def __init__(self, url: str, pool: str, name: str, emit: Callable[[LinkEvent], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        pool: str,
+        name: str,
+        emit: Callable[[LinkEvent], None],
+        tls: Tls | None = None,
+    ) -> None:
         self._emit = emit
         self._loop = new_loop()
-        self._endpoint = AmqpEndpoint(url, pool, name, is_pod=False, loop=self._loop, emit=emit)
+        self._endpoint = AmqpEndpoint(
+            *(url, pool, name), is_pod=False, loop=self._loop, emit=emit, tls=tls
+        )
         self._outbox: deque[Callable[[], None]] = deque()
         self._flushing = False
         self._thread = threading.Thread(

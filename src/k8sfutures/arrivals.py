@@ -10,8 +10,7 @@ from .lanes import Taken
 from .messages import CHUNK_SIZE, CRASHED, Chunk, Outcome, Results
 
 CONFIRM_EVERY: Final = 64 * CHUNK_SIZE
-"""Bytes of bulky outcomes after which the pod hears that they are here. It keeps them until then,
-and runs no more calls of ours while it keeps `worker.ledger.MOST_KEPT`."""
+"""Bytes of bulky outcomes after which the pod hears that they are here, and lets them go."""
 
 
 class Arrivals:

@@ -19,8 +19,10 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from . import bodies
-from .messages import DATA, INLINE_LIMIT
-from .serialization import split
+from .messages import DATA, INLINE_LIMIT, MODULES
+from .module_blobs import Attached, ModuleBlobs
+from .serialization import dumps, split
+from .shipping import Shipper
 
 KEPT: Final = 256 * 1024 * 1024
 """Bytes of blobs that no call needs at the moment, and that are kept for the next one; pods keep
@@ -68,10 +70,12 @@ class Blobs:
 
     Args:
         kept: bytes of blobs to keep for later calls.
+        shipper: of the user's own modules.
     """
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = KEPT, shipper: Shipper | None = None) -> None:
         self._kept = kept
+        self._modules = ModuleBlobs(shipper or Shipper(), self._bundle)
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._known: WeakValueDictionary[tuple[Any, ...], Blob] = WeakValueDictionary()
@@ -119,6 +123,11 @@ class Blobs:
         self._touch(blob)
         return blob
 
+    def _bundle(self, data: bytes) -> Blob:
+        blob = self.keep(data, MODULES)
+        blob.wanted_again = True  # it is no part of what an item of a map takes
+        return blob
+
     def _touch(self, blob: Blob) -> None:
         dropped = []
         with self._lock:
@@ -147,8 +156,9 @@ class Blobs:
             Exception: what pickling raised.
         """
         segments, buffers = split(obj, INLINE_LIMIT)
+        modules = self._modules.of(segments)
         if not buffers and len(segments) == 1 and len(segments[0]) <= INLINE_LIMIT:
-            return segments[0]
+            return segments[0] if modules is None else _with_modules(modules, segments[0])
         used: list[Blob] = []
 
         def number_of(data: bytes | memoryview) -> int:
@@ -161,7 +171,23 @@ class Blobs:
         in_pickle = bool(used)
         body = Bulky(bodies.with_parts(numbers, [number_of(one.raw()) for one in buffers]))
         body.blobs, body.in_pickle = tuple(used), in_pickle
-        return body
+        return body if modules is None else _with_modules(modules, body)
+
+    def dumps_initializer(self, obj: object) -> bytes:
+        """Pickle what every process loads before it runs calls, in one piece.
+
+        Args:
+            obj: anything.
+
+        Returns:
+            A body; its modules are among those of every function from now on.
+
+        Raises:
+            Exception: what pickling raised.
+        """
+        data = dumps(obj)
+        modules = self._modules.always(data)
+        return data if modules is None else _with_modules(modules, data)
 
     def dumps_call(
         self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -190,6 +216,13 @@ class Blobs:
         both = Bulky(bodies.pair(callee, arguments))
         both.blobs = callee.blobs + blobs_of(arguments)
         return both
+
+
+def _with_modules(modules: Attached, body: bytes) -> Bulky:
+    whole = Bulky(modules.prefix + body)
+    whole.blobs = modules.blobs + blobs_of(body)
+    whole.in_pickle = isinstance(body, Bulky) and body.in_pickle
+    return whole
 
 
 def blobs_of(body: bytes | None) -> tuple[Blob, ...]:

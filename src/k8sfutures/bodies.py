@@ -4,6 +4,8 @@ A body that is small is the pickle itself, whose first byte is `PICKLE`. A bulky
 `PARTS`, then msgpack ``[segments, buffers, ...]``: the segments make up the pickle, and each is
 bytes, or an integer that names a part; the buffers are the parts that protocol 5 keeps out of
 the pickle (PEP 574). `PAIR` is followed by msgpack ``[callable, (args, kwargs)]``, a body each.
+`MODULES` says which of the client's own modules must be in place before the rest is loaded: a
+length in 4 bytes, msgpack ``[[number of a part, hash of the bundle in it], ...]``, and a body.
 
 What the integers mean, the holder of the parts knows: ids of blobs in calls, places in the
 sender's shared memory in outcomes.
@@ -22,9 +24,13 @@ PICKLE: Final = 0x80
 """The first byte of every pickle of protocol 2 and later."""
 PARTS: Final = 0x01
 PAIR: Final = 0x02
+MODULES: Final = 0x03
 
 Part = Callable[[int], memoryview]
 """Gives a part by its number; its memory is the caller's, to keep and to change."""
+
+Modules = list[tuple[int, str]]
+"""(number of a part, hash of the bundle in it)."""
 
 
 def with_parts(segments: Sequence[bytes | int], buffers: Sequence[int], *more: object) -> bytes:
@@ -50,12 +56,25 @@ def pair(function: bytes, arguments: bytes) -> bytes:
     return bytes((PAIR,)) + packed
 
 
-def loads(body: bytes | memoryview, part: Part) -> Any:
+def before_modules(modules: Modules) -> bytes:
+    """What a body begins with that needs modules.
+
+    Args:
+        modules: which.
+    """
+    packed: bytes = msgpack.packb(modules)
+    return bytes((MODULES,)) + len(packed).to_bytes(4, "little") + packed
+
+
+def loads(
+    body: bytes | memoryview, part: Part, enter: Callable[[Modules], None] | None = None
+) -> Any:
     """Load what a body holds.
 
     Args:
-        body: of any of the three forms.
+        body: of any of the forms.
         part: gives its parts.
+        enter: has modules in place, before anything is loaded that needs them.
 
     Returns:
         The object; for a pair, ``((callable, *args), kwargs)``.
@@ -66,10 +85,14 @@ def loads(body: bytes | memoryview, part: Part) -> Any:
     first = body[0] if body else PICKLE
     if first == PICKLE:
         return pickle.loads(body)
+    if first == MODULES and enter is not None:
+        end = 5 + int.from_bytes(body[1:5], "little")
+        enter(msgpack.unpackb(memoryview(body)[5:end], use_list=False))
+        return loads(memoryview(body)[end:], part, enter)
     if first == PAIR:
         callee, arguments = msgpack.unpackb(memoryview(body)[1:])
-        function = loads(callee, part)
-        args, kwargs = loads(arguments, part)
+        function = loads(callee, part, enter)
+        args, kwargs = loads(arguments, part, enter)
         return (function, *args), kwargs
     segments, numbers, *_ = unpacked(body)
     buffers = [part(number) for number in numbers]
@@ -77,7 +100,7 @@ def loads(body: bytes | memoryview, part: Part) -> Any:
         (only,) = segments
         whole = part(only) if isinstance(only, int) else only
         if whole[0] != PICKLE:
-            return loads(whole, part)  # a body that was put apart with its own parts
+            return loads(whole, part, enter)  # a body that was put apart with its own parts
         return pickle.loads(whole, buffers=buffers)
     pieces = [
         part(segment) if isinstance(segment, int) else memoryview(segment) for segment in segments

@@ -6,7 +6,17 @@ A message on the wire::
 
 The digest is HMAC-SHA256 (RFC 2104) under the pool's key over what follows it, the tail left out.
 So far it is the same in every version of the protocol, so that a peer of another one is known for
-certain. The header is ``[kind, sender, counter, field, ...]``. Nothing here is ever unpickled.
+certain. The header is ``[kind, sender, receiver, counter, field, ...]``. Nothing here is ever
+unpickled.
+
+No message counts twice, nor for anybody but its receiver:
+
+* The receiver is "" in what goes to all, and only some kinds do. Else it is an address: a client's
+  is its name, which no other client ever has; a pod gives each client one at its `Attach`, in its
+  `Hello`. That is of use for as long as the pod remembers this client, and with it the newest of
+  its counters. So what was for another pod, or for one that has let go of the client since, is
+  refused, however long ago that was, and a pod remembers nothing of those that have left.
+* A client remembers the counters of all pods that it has heard of, for as long as it lives.
 
 Only a chunk has a tail, which may be long, and SHA-256 takes 0.5 ms for each MiB: more than all
 else that is done to it. So the last field of a chunk's header is the tail's own tag, GMAC with
@@ -14,21 +24,24 @@ AES-256 (NIST SP 800-38D), which is 15 times as fast. Its key is the sender's ow
 the sender's name under the pool's key; its nonce is the counter, which no sender uses twice.
 
 `Codec.decode` raises `MessageError` for anything that is not a well-formed message signed
-with our key and newer than the last one of the same sender, and for no other reason.
+with our key, for us, and newer than the last one of the same sender, and for no other reason.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import hmac
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
 from .errors import MessageError
 from .messages import (
+    LARGEST,
     PROTOCOL,
     Attach,
     Chunk,
@@ -71,6 +84,10 @@ def _is(*types: type) -> Callable[[object], bool]:
 
 _NONE = type(None)
 _int, _str, _bytes = _is(int), _is(str), _is(bytes)
+
+
+def _size(value: object) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _ints(value: object) -> bool:
@@ -136,8 +153,11 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Renew: (_int, _int, _ints, _is(bytes, _NONE)),
     Recall: (_ints,),
     Detach: (_int,),
-    Chunk: (_int, _int, _int, _int, _is(bytes, memoryview)),
-    Hello: (_str, _str, _int, _ints, _versions, _is(bool), _int, _ints, _int, _texts, _int, _ints),
+    Chunk: (_int, _int, _size, _size, _is(bytes, memoryview)),
+    Hello: (
+        *(_str, _str, _int, _ints, _versions, _is(bool), _int, _ints, _int, _texts, _int, _ints),
+        _str,
+    ),
     Results: (_int, _rows((int, int, int, int, bytes), (int, int, int, int, _NONE))),
     Returned: (_ints, _is(bool)),
     InitializerRaised: (_int, _bytes),
@@ -163,19 +183,33 @@ _TO_LIST: Final[dict[type[Any], tuple[int, ...]]] = {
 }
 
 
+_TO_ALL: Final = frozenset({Attach, Group, Detach, Yield, Hello, Goodbye})
+"""The kinds that may have no receiver. A group has each pod's share under that pod's address."""
+
 _NONCE_SIZE: Final = 12
-_CHUNK_MARK: Final = bytes((0x98, Chunk.kind))
-"""How the header of a chunk begins: an array of eight, the first of them its kind."""
+_CHUNK_MARK: Final = bytes((0x99, Chunk.kind))
+"""How the header of a chunk begins: an array of nine, the first of them its kind."""
 
 _LONGEST_HEADER: Final = 512
 """Bytes of a chunk's header, at most."""
 
+_RANDOM: Final = re.compile(r"[0-9a-f]{48}")
+"""A secret that no person has thought of."""
 
+_CIPHERS: Final = 1024
+"""Senders whose keys for tails are kept at hand."""
+
+
+@functools.lru_cache(maxsize=8)
 def derive_key(secret: str) -> bytes:
     """The signing key for a pool, from the `secret` setting or the broker's password.
 
-    scrypt (RFC 7914) with 4 MiB: about 10 ms once for each process, and costly enough that a
-    weak password is not read off a captured message.
+    Whoever has a message can try passwords on it, as fast as this is. So it is scrypt (RFC 7914)
+    with N=2**12, r=8 and p=1: 4 MiB and 10 ms, once for each process. OWASP wants some twenty
+    times that for what people log in with; here it would be a fifth of a second before the first
+    call. The salt is the same everywhere, since both sides need it and nothing else that they share
+    is known to them. A password of a machine's needs none of this: 48 hexadecimal digits (``openssl
+    rand -hex 24``, and the local broker's) are 192 random bits, and only hashed.
 
     Args:
         secret: the text that both sides know.
@@ -183,7 +217,10 @@ def derive_key(secret: str) -> bytes:
     Returns:
         32 bytes.
     """
-    return hashlib.scrypt(secret.encode(), salt=b"k8sfutures/1", n=2**12, r=8, p=1, dklen=32)
+    text, salt = secret.encode(), b"k8sfutures/2"
+    if _RANDOM.fullmatch(secret):
+        return hmac.digest(salt, text, "sha256")
+    return hashlib.scrypt(text, salt=salt, n=2**12, r=8, p=1, dklen=32)
 
 
 class Codec:
@@ -194,20 +231,25 @@ class Codec:
     Args:
         key: from `derive_key`.
         sender: the name that this side signs with; unique, never used twice.
+        counter: where to begin to count. With the time in nanoseconds, whatever should have a name
+            that was in use before goes on above it.
     """
 
-    def __init__(self, key: bytes, sender: str) -> None:
+    def __init__(self, key: bytes, sender: str, counter: int = 0) -> None:
         self._key = key
         self.sender = sender
-        self._counter = 0
+        self._counter = counter
         self._newest: dict[str, int] = {}
+        self._held: dict[str, str] = {}  # addresses by peer: what it has told us to write
+        self._given: dict[str, str] = {}  # addresses by sender: what we have told it to write
         self._tags: dict[str, AESGCM] = {}
 
-    def encode(self, message: Message) -> bytes:
+    def encode(self, message: Message, to: str = "") -> bytes:
         """The bytes to publish for `message`.
 
         Args:
             message: what to say.
+            to: the name of the peer that it is for, or "" for all.
 
         Returns:
             The signed message.
@@ -219,12 +261,16 @@ class Codec:
         if cls is Chunk:
             tail = fields[-1]
             fields[-1] = self._tag(self.sender, self._counter, tail)
-        signed: bytes = _MAGIC + msgpack.packb([cls.kind, self.sender, self._counter, *fields])
+        if cls is not Attach:  # that is how an address is come by
+            to = self._held.get(to, to)
+        if cls is Group:
+            fields[3] = {self._held.get(pod, pod): share for pod, share in fields[3].items()}
+        signed: bytes = _MAGIC + msgpack.packb([cls.kind, self.sender, to, self._counter, *fields])
         digest = hmac.digest(self._key, signed, "sha256")
         return b"".join((digest, signed, tail)) if tail else digest + signed
 
     def decode(self, body: bytes) -> Envelope:
-        """The message in `body`, if it is one, is signed with our key, and is not a repetition.
+        """The message in `body`, if it is one, signed with our key, for us, and no repetition.
 
         Args:
             body: bytes from the broker.
@@ -247,17 +293,34 @@ class Codec:
             raise MessageError(
                 f"protocol {protocol}, and this side speaks {PROTOCOL}", protocol=protocol
             )
-        sender, counter, message = _parse(
+        sender, to, counter, message = _parse(
             memoryview(body)[_PREFIX:end], memoryview(body)[end:], self._check_tail
         )
+        self._check_receiver(sender, to, type(message))
         if counter <= self._newest.get(sender, 0):
             raise MessageError(f"repeats or precedes an earlier message of {sender}")
         self._newest[sender] = counter
         return Envelope(sender, message)
 
+    def _check_receiver(self, sender: str, to: str, cls: type[Message]) -> None:
+        if sender == self.sender:
+            raise MessageError("one of our own, sent back")
+        if not to:
+            if cls not in _TO_ALL:
+                raise MessageError(f"a {cls.__name__} of {sender} without a receiver")
+        elif to != self._given.get(sender, self.sender) and not (
+            cls is Attach and to == self.sender
+        ):
+            raise MessageError(
+                f"a {cls.__name__} of {sender} for another receiver, or for us as we were",
+                stranger=sender if cls is Renew and sender not in self._given else None,
+            )
+
     def _tag(self, sender: str, counter: int, tail: bytes | memoryview) -> bytes:
         cipher = self._tags.get(sender)
         if cipher is None:
+            if len(self._tags) >= _CIPHERS:
+                self._tags.clear()
             # Here, as it takes 30 ms to import, and many a client has nothing bulky.
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -269,10 +332,35 @@ class Codec:
         if type(tag) is not bytes or not hmac.compare_digest(self._tag(sender, counter, tail), tag):
             raise MessageError("the tail of a chunk does not match its tag")
 
-    def forget(self, sender: str) -> None:
-        """Drop what is remembered of a sender that will not be heard again."""
-        self._newest.pop(sender, None)
-        self._tags.pop(sender, None)
+    # --- addresses
+
+    def admit(self, sender: str, address: str) -> str:
+        """Give a sender an address of ours, unless it has one.
+
+        Args:
+            sender: who has attached.
+            address: a text that was never given to anybody.
+
+        Returns:
+            The one that it has.
+        """
+        return self._given.setdefault(sender, address)
+
+    def given(self, sender: str) -> str:
+        """The address that a sender has of us; "" where it has none."""
+        return self._given.get(sender, "")
+
+    def learn(self, peer: str, address: str) -> bool:
+        """Write this address from now on; returns whether it is another than before."""
+        before = self._held.get(peer)
+        self._held[peer] = address
+        return before != address
+
+    def retain(self, senders: Collection[str]) -> None:
+        """Forget all senders but these: what they sent until now is for an address of no use."""
+        for known in (self._newest, self._given, self._held, self._tags):
+            for gone in known.keys() - set(senders) - {self.sender}:
+                del known[gone]
 
 
 def _end_of_header(body: bytes) -> int:
@@ -293,20 +381,22 @@ def _parse(
     header: memoryview,
     tail: memoryview,
     check: Callable[[str, int, object, memoryview], None],
-) -> tuple[str, int, Message]:
-    """Sender, counter and message of a header whose signature is right."""
+) -> tuple[str, str, int, Message]:
+    """Sender, receiver, counter and message of a header whose signature is right."""
     # The size also bounds what an array may claim to hold, and so what is allocated for it.
     unpacker = msgpack.Unpacker(
         use_list=False, strict_map_key=False, max_buffer_size=max(1, len(header)), raw=False
     )
     unpacker.feed(header)
     try:
-        kind, sender, counter, *fields = unpacker.unpack()
+        kind, sender, to, counter, *fields = unpacker.unpack()
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MessageError(f"a header that cannot be read: {error}") from error
     cls = _KINDS.get(kind) if type(kind) is int else None
-    if cls is None or type(sender) is not str or type(counter) is not int:
+    if cls is None:
         raise MessageError(f"of an unknown kind: {kind!r:.40}")
+    if type(sender) is not str or type(to) is not str or type(counter) is not int or counter < 0:
+        raise MessageError(f"a {cls.__name__} whose sender, receiver or counter cannot be read")
     if cls is Chunk and len(fields) == len(_FIELDS[Chunk]):
         check(sender, counter, fields[-1], tail)
         fields[-1] = tail
@@ -333,4 +423,4 @@ def _parse(
     for name, fits, value in zip(_FIELDS[cls], shapes, fields, strict=True):
         if not fits(value):
             raise MessageError(f"a {cls.__name__} whose {name} has the wrong shape")
-    return sender, counter, cls(*fields)
+    return sender, to, counter, cls(*fields)

@@ -26,12 +26,13 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
+from types import ModuleType, UnionType
 from typing import Any, Final, Literal
 
 from ._version import __version__
 from .address import parse_amqp_url, without_password
 from .errors import SettingTypeError, SettingValueError
+from .tls import PEM
 
 Pods = Literal["kubernetes", "local"]
 Output = Literal["marked", "plain", "off"]
@@ -64,6 +65,9 @@ class Settings:
 
     amqp_url: str | None = None
     pod_amqp_url: str | None = None
+    tls_ca: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
     pods: Pods | None = None
     pool: str | None = None
     worker_processes: int | None = None
@@ -86,6 +90,7 @@ class Settings:
     secret: str | None = None
     flush_window: float = 0.0
     output: Output = "marked"
+    ship: Sequence[str] | None = None
 
     def __repr__(self) -> str:
         shown = (
@@ -137,6 +142,19 @@ def _copied(value: object) -> Any:
     return json.loads(json.dumps(value, allow_nan=False))
 
 
+def _names_to_ship(entries: Sequence[object]) -> list[str]:
+    return [getattr(entry, "__name__", None) or str(entry) for entry in entries]
+
+
+def _can_be_shipped(entries: Sequence[object]) -> bool:
+    if not all(isinstance(entry, str | Path | ModuleType) and str(entry) for entry in entries):
+        return False
+    from .shipping import check  # this module alone does not need it
+
+    check(_names_to_ship(entries))
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Setting:
     """How one setting is read.
@@ -183,12 +201,29 @@ _URL: Final = _Setting(
     *(str, _is_amqp_url),
     mask=without_password,
 )
+
+
+def _pem(mask: Callable[[str], str]) -> _Setting:
+    return _Setting(
+        *(
+            "the path of a PEM file, or a text in PEM form",
+            str | Path,
+            lambda value: bool(str(value).strip()),
+        ),
+        keep=lambda value: str(value) if PEM in str(value) else str(Path(value).expanduser()),
+        mask=mask,
+    )
+
+
 _TEXT: Final = _Setting("a text, not empty, that neither begins nor ends in space", str, _is_text)
 _SECRET: Final = _Setting("a text that is not empty", str, bool, mask=lambda _: "***")
 
 _SETTINGS: Final[Mapping[str, _Setting]] = {
     "amqp_url": _URL,
     "pod_amqp_url": _URL,
+    "tls_ca": _pem(lambda text: "PEM" if PEM in text else text),
+    "tls_certificate": _pem(lambda text: "PEM" if PEM in text else text),
+    "tls_key": _pem(lambda _: "***"),
     "pods": _one_of("kubernetes", "local"),
     "pool": _matching(_POOL, "1 to 100 letters (a to z, A to Z), digits, or any of '-', '_', '.'"),
     "worker_processes": _whole_number(1),
@@ -226,6 +261,11 @@ _SETTINGS: Final[Mapping[str, _Setting]] = {
     "secret": _SECRET,
     "flush_window": _seconds("0 or more", lambda seconds: seconds >= 0),
     "output": _one_of("marked", "plain", "off"),
+    "ship": _Setting(
+        "a list of modules, or names of modules, or paths of files and folders (JSON in the "
+        "environment)",
+        *(list | tuple, _can_be_shipped, json.loads, _names_to_ship),
+    ),
 }
 
 

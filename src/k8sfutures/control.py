@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .blobs import Blobs
 from .config import Output
 from .link import ClientLink, LinkEvent
 from .maps import Map
@@ -80,6 +81,7 @@ class Plan:
     max_workers: int | None
     max_tasks_per_child: int | None
     initializer: bytes | None
+    blobs: Blobs
     shape: Mapping[str, str]
     retries: int
     startup_timeout: float

@@ -31,6 +31,7 @@ from cloudpickle import cloudpickle as internal
 from . import enumerations
 from .classes import attributes_of, first_namespace, runs_code
 from .fingerprints import ATOMS, PROTOCOL, fingerprint, fingerprint_of_attribute, linked
+from .imports import note_names, noted_apart
 from .rebuilding import (
     make_class,
     make_dispatching,
@@ -301,6 +302,7 @@ class Reducers:
         if definition_id in self._in_units:
             return find, (definition_id,)
         unit = unit_of(cls, _pickled_class)
+        note_names(unit.imports)
         self._in_units |= unit.classes
         return load_unit, (definition_id, unit.key, unit.data)
 
@@ -355,11 +357,12 @@ def dispatch_table() -> dict[type, Any]:
 _OF_CLOUDPICKLE: Final[dict[type, Any]] = cloudpickle.Pickler.dispatch_table.maps[0]
 
 
-def _pickled_class(cls: type) -> tuple[bytes, frozenset[str]]:
+def _pickled_class(cls: type) -> tuple[bytes, frozenset[str], frozenset[str]]:
     buffer = io.BytesIO()
     pickler = DefinitionsPickler(buffer, PROTOCOL)
-    pickler.dump(cls)
-    return buffer.getvalue(), frozenset(pickler.classes)
+    with noted_apart() as imports:
+        pickler.dump(cls)
+    return buffer.getvalue(), frozenset(pickler.classes), frozenset(imports)
 
 
 _SPECIAL: Final = frozenset(

@@ -13,6 +13,7 @@ The tree::
     │   ├── BrokerNotInstalled                    no rabbitmq-server for the local broker
     │   ├── BrokerUnreachable                     nobody answers at the broker's address
     │   ├── BrokerRefused                         the broker refused the credentials
+    │   ├── BrokerUntrusted                       it could not show that it is the broker (TLS)
     │   ├── PodsUnavailable                       no pod could be started
     │   ├── PodMismatch                           the pool's pods run other versions
     │   ├── InitializerFailed                     the initializer raised
@@ -40,6 +41,7 @@ __all__ = [
     "BrokerNotInstalled",
     "BrokerRefused",
     "BrokerUnreachable",
+    "BrokerUntrusted",
     "CallFailed",
     "CallNotLoadable",
     "ClusterError",
@@ -79,11 +81,19 @@ class MessageError(K8sFuturesError, ValueError):
     Attributes:
         protocol: the version of the protocol where that alone is wrong, the signature being
             right; else None.
+        stranger: the sender where it is one that believes to be known here, and is not; else None.
     """
 
-    def __init__(self, message: str = "not a message", *, protocol: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "not a message",
+        *,
+        protocol: int | None = None,
+        stranger: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.protocol = protocol
+        self.stranger = stranger
 
 
 class ForkedExecutorError(K8sFuturesError, RuntimeError):
@@ -121,7 +131,11 @@ class BrokerUnreachable(ExecutorBroken):
 
 
 class BrokerRefused(ExecutorBroken):
-    """The broker answered, and refused the user, the password or the virtual host."""
+    """The broker answered, and refused the user, the virtual host, or the client's certificate."""
+
+
+class BrokerUntrusted(ExecutorBroken):
+    """Who answered could not show that it is the broker: no TLS, or a certificate that fails."""
 
 
 class PodsUnavailable(ExecutorBroken):

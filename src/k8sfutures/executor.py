@@ -29,11 +29,12 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 from .amqp import AmqpLink
+from .blobs import Blobs
 from .config import load_settings, pool_name, resolve_pods
 from .control import MapClosed, MapStarted, Plan, Refused, Terminate
 from .errors import ExecutorBroken, ForkedExecutorError
@@ -44,7 +45,7 @@ from .outcomes import once_more, stand_alone
 from .pods import Credentials, PodSource
 from .pods.pool import Pool
 from .pods.selection import pod_source
-from .serialization import dumps
+from .shipping import Shipper
 from .unpicklable import blame
 
 P = ParamSpec("P")
@@ -121,7 +122,8 @@ class K8sRabbitExecutor(Executor):
             shape=resolved.shape(pods),
             max_workers=max_workers,
             max_tasks_per_child=max_tasks_per_child,
-            initializer=pickled_initializer(initializer, initargs),
+            initializer=(initializer, initargs),
+            ship=resolved.ship or (),
             retries=resolved.retries,
             startup_timeout=resolved.startup_timeout,
             flush_window=resolved.flush_window,
@@ -133,6 +135,9 @@ class K8sRabbitExecutor(Executor):
         pool: str,
         source: PodSource,
         connect: Callable[[Credentials, str, str, Callable[[LinkEvent], None]], ClientLink],
+        *,
+        initializer: tuple[Callable[..., object] | None, tuple[Any, ...]],
+        ship: Sequence[str],
         **plan: Any,
     ) -> None:
         name = f"client-{uuid.uuid4().hex[:12]}"
@@ -142,9 +147,11 @@ class K8sRabbitExecutor(Executor):
         self._delete_pool = source.delete_pool
         self._call_ids = itertools.count(1)
         self._map_ids = itertools.count(1)
-        self._manager = Manager(Plan(name=name, pool=pool, source=source, connect=connect, **plan))
+        self._blobs = blobs = Blobs(shipper=Shipper(ship))
+        pickled = _pickled_initializer(blobs, *initializer)
+        plan |= {"name": name, "pool": pool, "source": source, "connect": connect}
+        self._manager = Manager(Plan(blobs=blobs, initializer=pickled, **plan))
         self._functions = self._manager.functions
-        self._blobs = self._manager.blobs
         weakref.finalize(self, _abandon, self._manager, self._pid).atexit = False
         _managers.add(self._manager)
         self._manager.start()
@@ -315,7 +322,7 @@ def _abandon(manager: Manager, pid: int) -> None:
 def _amqp_link(
     found: Credentials, pool: str, name: str, emit: Callable[[LinkEvent], None]
 ) -> ClientLink:
-    return AmqpLink(found.url, pool, name, emit)
+    return AmqpLink(found.url, pool, name, emit, found.tls)
 
 
 def check_arguments(
@@ -368,12 +375,13 @@ def _check_map_arguments(fn: object, chunksize: object, buffersize: object) -> N
             raise ValueError("buffersize must be None or > 0")
 
 
-def pickled_initializer(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+def _pickled_initializer(
+    blobs: Blobs, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> bytes | None:
     """What travels of an initializer.
 
     Args:
+        blobs: of the executor.
         initializer: the user's, or None.
         initargs: its arguments.
 
@@ -386,7 +394,7 @@ def pickled_initializer(
     if initializer is None:
         return None
     try:
-        return dumps((initializer, initargs))
+        return blobs.dumps_initializer((initializer, initargs))
     except Exception as error:
         blame(error, initializer, initargs, {}, args_name="initargs")
         raise

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .blobs import Blobs
+from .blobs import Blobs, blobs_of
 from .fingerprints import LruCacheWrapper
+from .messages import MODULES
+from .own_modules import reloads
 from .reads import Reads, reads_of
 from .units import look_again
 
@@ -89,7 +91,7 @@ class Functions:
     Safe for threads that submit at the same time: at worst a function is pickled twice.
 
     Args:
-        blobs: of the executor; bulky parts of functions are among them.
+        blobs: of the executor; bulky parts of functions are among them, and their modules.
     """
 
     def __init__(self, blobs: Blobs) -> None:
@@ -169,8 +171,12 @@ class Functions:
     def _pickle(self, function: Any) -> PickledFunction:
         refuse_asynchronous(function)
         look_again()
+        reload = reloads["last"]
         pickled = self._new(name_of(function), self._dumps(function))
         pickled.reads = reads_of(function)
+        if any(blob.kind == MODULES for blob in blobs_of(pickled.data)):
+            pickled.reads = pickled.reads or Reads()
+            pickled.reads.watch(reloads, "last", reload)
         key = id(function)
         function_id = pickled.id
 

@@ -19,9 +19,13 @@ from .pods import PodEvent
 
 
 class Intake:
-    """The manager's side that callers see: what they submit waits here until it is taken."""
+    """The manager's side that callers see: what they submit waits here until it is taken.
 
-    def __init__(self) -> None:
+    Args:
+        blobs: of the executor.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
         self._inbox: queue.SimpleQueue[Control | LinkEvent | PodEvent] = queue.SimpleQueue()
         self._submitted: deque[tuple[Future[Any], Call, PickledFunction]] = deque()
         self._woken = False
@@ -31,8 +35,8 @@ class Intake:
         """Whether it takes nothing new."""
         self.broken: ExecutorBroken | None = None
         """Why the executor can run nothing any more, if so."""
-        self.blobs = Blobs()
-        self.functions = Functions(self.blobs)
+        self.blobs = blobs
+        self.functions = Functions(blobs)
 
     def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
         """Queue a call; returns whether it was taken, which it is not after shutdown."""

@@ -66,7 +66,7 @@ class Manager(Intake):
     """
 
     def __init__(self, plan: Plan) -> None:
-        super().__init__()
+        super().__init__(plan.blobs)
         self._plan = plan
         self._scheduler = Scheduler(max_workers=plan.max_workers, retries=plan.retries)
         self._waiting: dict[int, Future[Any]] = {}

@@ -13,12 +13,15 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 import cloudpickle
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 """Version of this module and of `codec`; pods and clients of different versions do not talk."""
 
 CHUNK_SIZE: Final = 1024 * 1024
 """Bytes of one chunk of a bulky body: well under the 16 MiB that RabbitMQ 4 accepts, and so few
 that the ends work on one while the broker has the next."""
+
+LARGEST: Final = 1 << 40
+"""Bytes of the largest body: 1 TiB. What claims to be larger is no body."""
 
 GROUP_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of the bodies in one group or one message of results."""
@@ -117,7 +120,8 @@ class Group:
         number: grows from one to the next (see `cargo`); a pod ignores one that is not newer.
         functions: pickled functions by id, those that some pod here does not have yet.
         released: ids of functions that no call will use again.
-        shares: pod name to (how many calls may run there at once, its calls).
+        shares: pod to (how many calls may run there at once, its calls): by its name in the client,
+            by the address that it has given this client on the wire.
         needs: ids of the blobs without which a call cannot run, by its id; those of a function
             by its id's negative. They come in chunks, before or after this.
     """
@@ -207,6 +211,7 @@ class Hello:
         shape: the settings that the pod was made with, as texts.
         pool_cpus: CPUs of the whole pool where it was made to have all that it can; else 0.
         blobs: ids of the client's blobs that it has.
+        address: what the client is to write on what it sends to this pod; see `codec`.
     """
 
     kind: ClassVar[int] = 7
@@ -222,6 +227,7 @@ class Hello:
     shape: dict[str, str]
     pool_cpus: int
     blobs: list[int]
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

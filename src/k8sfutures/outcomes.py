@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import pickle
+import platform
 import signal
 import textwrap
 import threading
@@ -24,6 +25,7 @@ from .errors import (
 )
 from .exceptions import Raised, say_where
 from .messages import CRASHED, NOT_LOADABLE
+from .missing import explain
 from .tracebacks import alone
 
 LONGEST_NAME: Final = 40
@@ -110,6 +112,9 @@ def failure_of(
         failure.__cause__ = error
     else:
         failure = error
+    missing = explain(error, here=place is not None and place.node == platform.node())
+    if missing is not None:
+        failure.add_note(f"k8sfutures: {missing}")
     if place is not None:
         words = f"call {call} of" if index is None else f"item {index} of the map of"
         say_where(failure, mark_of(function, call, index), f"{words} {function}", place)
@@ -141,6 +146,9 @@ def initializer_failure(body: bytes, pod: str, cpu_id: int) -> InitializerFailed
         f"the initializer raised {type(cause).__name__}: {cause} (pod {pod}, CPU id {cpu_id})"
     )
     failure.__cause__ = cause
+    missing = explain(cause)
+    if missing is not None:
+        failure.add_note(f"k8sfutures: {missing}")
     return failure
 
 

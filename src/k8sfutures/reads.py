@@ -111,6 +111,10 @@ class Reads:
                 self._globals.append((read, namespace, read(namespace)))
         self._seen.clear()
 
+    def watch(self, namespace: dict[str, Any], name: str, value: object) -> None:
+        """Look at one more global; what it was when it was read is given."""
+        self._globals.append((operator.itemgetter(name, name), namespace, (value, value)))
+
     def data(self) -> list[Any]:
         """What of it can change in place."""
         values = [value for _, _, some in self._globals for value in some]
@@ -139,7 +143,7 @@ def is_data(value: object) -> bool:
 
 def _travels(definition: types.FunctionType | type) -> bool:
     module = definition.__module__ or ""
-    return travels_by_value(definition) or module.encode() in own_modules.get()
+    return travels_by_value(definition) or module.encode() in own_modules.by_value()
 
 
 _ABSENT: Final = object()

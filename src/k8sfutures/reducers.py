@@ -18,6 +18,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as internal
 
 from .fingerprints import LruCacheWrapper
+from .imports import note_imports
 from .rebuilding import (
     make_alias,
     make_cached,
@@ -48,6 +49,7 @@ def travels_by_value(definition: Any) -> bool:
 
 def _reduce_code(code: types.CodeType) -> Reduced:
     """As cloudpickle does, with the name of the file kept: tracebacks show lines by it."""
+    note_imports(code)
     make, arguments = _reduce_code_of_cloudpickle(code)
     # As of 3.1.3 cloudpickle puts this in its place, so that equal code has equal pickles.
     return make, tuple(code.co_filename if one == "<dynamic-code>" else one for one in arguments)

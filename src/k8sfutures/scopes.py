@@ -280,6 +280,7 @@ class Unit:
         classes: the identities of the classes in it.
         kept: where it was loaded: what it has brought, which other pickles refer to.
         generation: of the scope, when all that it brought was in place.
+        imports: where it was made: what code in it imports.
     """
 
     key: str
@@ -287,6 +288,7 @@ class Unit:
     classes: frozenset[str]
     kept: dict[str, Any] = field(default_factory=dict)
     generation: int = -1
+    imports: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

@@ -2,9 +2,10 @@
 
 Three picklers, the cheapest that does the job:
 
-1. C pickle, protocol 5, for data and for what a pod can import;
+1. C pickle, protocol 5, for data and for what a pod can import, the user's own modules
+   included: those are shipped (see `own_modules`);
 2. cloudpickle, for definitions that a pod cannot import: what lives in ``__main__`` or in a
-   module of the user's own, and lambdas, closures and local classes anywhere. It keeps a
+   module that cannot be shipped, and lambdas, closures and local classes anywhere. It keeps a
    registry, so that such a class is one class at either end;
 3. dill, for data that neither of them takes.
 
@@ -45,12 +46,12 @@ _cloudpickle_lock = threading.RLock()
 
 @contextmanager
 def _by_value() -> Iterator[None]:
-    """Let cloudpickle take definitions of the user's own modules by value."""
+    """Let cloudpickle take definitions of own modules by value that cannot be shipped."""
     with _cloudpickle_lock:
         known = set(cloudpickle.list_registry_pickle_by_value())
         added = [
             module
-            for module in own_modules.get().values()
+            for module in own_modules.by_value().values()
             if module.__name__ not in known and module.__name__ in sys.modules
         ]
         for module in added:
@@ -63,7 +64,7 @@ def _by_value() -> Iterator[None]:
 
 
 def _refers_to_own(data: bytes) -> bool:
-    return any(data.find(name) >= 0 for name in own_modules.get())
+    return any(data.find(name) >= 0 for name in own_modules.by_value())
 
 
 # --- objects

@@ -20,6 +20,7 @@ from .cargo import Cargo, group_until, last_number
 from .codec import Codec
 from .control import Plan
 from .demand import Demand
+from .drops import Drops
 from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
 from .freight import Freight
 from .link import ClientLink, LinkEvent
@@ -115,7 +116,7 @@ class Session:
         self._pods: dict[str, _Pod] = {}
         self._down: ExecutorBroken | None = None
         self._filters = packed_filters()  # those of the thread that made the executor
-        self._dropped = ""  # why the last message was, that was
+        self._drops = Drops()
         self.news = ""
         """How far the pods have come that are starting."""
         self.renew_at = NEVER
@@ -132,7 +133,7 @@ class Session:
 
     def connect(self, found: Credentials, emit: Callable[[LinkEvent], None]) -> None:
         """Open the link."""
-        self._codec = Codec(found.key, self._plan.name)
+        self._codec = Codec(found.key, self._plan.name, time.time_ns())
         self._link = self._plan.connect(found, self._plan.pool, self._plan.name, emit)
         self._link.start()
         self.renew_at = time.monotonic() + RENEW_EVERY
@@ -181,7 +182,7 @@ class Session:
         """Why no pod is there, as far as is known."""
         if self._down is not None:
             return self._down
-        hint = f"; messages were dropped: {self._dropped}" if self._dropped else ""
+        hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
         hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
@@ -191,7 +192,7 @@ class Session:
     def send(self, pod: str, message: Message) -> None:
         """Send to one pod."""
         if self._link is not None and self._codec is not None:
-            self._link.send(pod, self._codec.encode(message))
+            self._link.send(pod, self._codec.encode(message, pod))
 
     def send_group(self, group: Group) -> None:
         """Send a group: to one pod what is its own, to all the rest; blobs to who needs them."""
@@ -269,8 +270,8 @@ class Session:
         try:
             sender, message = self._codec.decode(body)
         except MessageError as error:
-            logger.warning("dropped a message: %s", error)
-            self._dropped = str(error)
+            if said := self._drops.note(str(error), time.monotonic()):
+                logger.warning("%s", said)
             if error.protocol is not None and not self._pods:
                 yield PodMismatch(
                     f"the pods of pool {self._plan.pool!r} speak {error}: they run another version "
@@ -346,6 +347,7 @@ class Session:
                 self.send(name, self._attach())
             return
         pod = self._pods.get(name)
+        another = self._codec is not None and self._codec.learn(name, message.address)
         holding = frozenset(message.holding)
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
@@ -354,10 +356,16 @@ class Session:
             self._demand.joined(name, len(message.cpu_ids), message.pool_cpus, time.monotonic())
             yield core.PodJoined(name, len(message.cpu_ids))
         else:
-            pod.missing_since, pod.asked = None, False
+            pod.missing_since = None
+            group = group_until(message.group)
+            if another:
+                # It had let go of us: all that we have sent meanwhile was for who we were before.
+                pod.begin_anew()
+                group = self._scheduler.group
+            pod.asked = False
             pod.arrivals.resume(message.results)
             pod.freight.has(message.blobs, self._blobs.is_alive)
-            yield core.PodReported(name, group_until(message.group), holding)
+            yield core.PodReported(name, group, holding)
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
         if stale:
             self.send(name, Recall(stale))
@@ -385,8 +393,6 @@ class Session:
             logger.info("%s", ended.reason)
 
     def _gone(self, name: str, reason: str, *, explained: bool = True) -> Iterator[Notice]:
-        if self._codec is not None:
-            self._codec.forget(name)
         if self._pods.pop(name, None) is None:
             return
         self._losses.gone(name, reason, explained=explained)

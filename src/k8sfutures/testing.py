@@ -26,7 +26,7 @@ from typing import Any, Self
 from .amqp import new_loop
 from .config import Output
 from .errors import BrokerUnreachable
-from .executor import K8sRabbitExecutor, check_arguments, pickled_initializer
+from .executor import K8sRabbitExecutor, check_arguments
 from .link import ClientLink, LinkDown, LinkEvent, LinkUp, NobodyThere, Received, Unroutable
 from .pods import Credentials, Need, PodEnded, PodEvent
 from .worker.agent import Agent
@@ -261,6 +261,7 @@ class _MemoryExecutor(K8sRabbitExecutor):
         startup_timeout: float = 30.0,
         flush_window: float = 0.0,
         output: Output = "marked",
+        ship: Sequence[str] = (),
     ) -> None:
         check_arguments(max_workers, mp_context, initializer, max_tasks_per_child)
 
@@ -276,7 +277,8 @@ class _MemoryExecutor(K8sRabbitExecutor):
             max_workers=max_workers,
             shape={},
             max_tasks_per_child=max_tasks_per_child,
-            initializer=pickled_initializer(initializer, initargs),
+            initializer=(initializer, initargs),
+            ship=ship,
             retries=retries,
             startup_timeout=startup_timeout,
             flush_window=flush_window,
@@ -307,7 +309,8 @@ class MemoryCluster:
         Args:
             *args: as for `K8sRabbitExecutor`.
             **kwargs: as for `K8sRabbitExecutor`; of the settings, ``retries``,
-                ``startup_timeout``, ``flush_window`` and ``output``.
+                ``startup_timeout``, ``flush_window``, ``output`` and ``ship`` (names
+                and paths).
         """
         return _MemoryExecutor(self, *args, **kwargs)
 

@@ -20,6 +20,8 @@ from .fingerprints import fingerprint
 from .reads import Reads
 from .scopes import Unit, current, identify, new_id
 
+Pickle = Callable[[type], tuple[bytes, frozenset[str], frozenset[str]]]
+
 
 @dataclass(slots=True)
 class _Made:
@@ -49,12 +51,13 @@ def look_again() -> None:
     _looks += 1
 
 
-def unit_of(cls: type, pickle: Callable[[type], tuple[bytes, frozenset[str]]]) -> Unit:
+def unit_of(cls: type, pickle: Pickle) -> Unit:
     """The unit of a class that its module knows by its name.
 
     Args:
         cls: the class.
-        pickle: makes the pickle, and tells the identities of the classes in it.
+        pickle: makes the pickle, and tells the identities of the classes in it, and what their
+            code imports.
 
     Returns:
         The one that it came with if it came from elsewhere; else one that is current.
@@ -70,8 +73,9 @@ def unit_of(cls: type, pickle: Callable[[type], tuple[bytes, frozenset[str]]]) -
         reads.look(cls)
         reads.settle()
         contents = [(value, fingerprint(value)) for value in reads.data()]
-        data, classes = pickle(cls)
-        made = _Made(cls, Unit(new_id(), data, classes), reads, contents, _looks)
+        data, classes, imports = pickle(cls)
+        unit = Unit(new_id(), data, classes, imports=imports)
+        made = _Made(cls, unit, reads, contents, _looks)
         for other, known in list(scope.made.items()):
             if not is_found_by_name(known.cls):  # defined anew: it may keep much alive
                 del scope.made[other]

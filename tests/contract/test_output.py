@@ -350,7 +350,9 @@ def test_the_traceback_is_the_local_one(ex):
         frames = error.__traceback__
         for _ in range(skip):
             frames = frames.tb_next
-        return "".join(traceback.format_exception(type(error), error, frames))
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        # The library is at another place on some pods.
+        return re.sub(r'File ".*/json/', 'File "json/', text)
 
     try:
         parse("{")

@@ -283,7 +283,8 @@ def test_garbage_in_the_queues_is_dropped(rabbitmq, caplog):
         assert [f.result() for f in [ex.submit(square, n) for n in range(100)]] == [
             n * n for n in range(100)
         ]
-    assert caplog.text.count("dropped a message") == 4
+    # Of four, one line a second says so, with how many there were before it.
+    assert 1 <= caplog.text.count("dropped a message: not a k8sfutures message") <= 4
 
 
 def test_a_connection_that_breaks_loses_nothing(rabbitmq, proxy):

@@ -14,9 +14,16 @@ from k8sfutures.rabbitmq_server import CONFIGURATION, environment, find_server
 
 
 class ClusterBroker:
-    """One node; `stop` ends it."""
+    """One node; `stop` ends it.
 
-    def __init__(self, host: str, folder: Path) -> None:
+    Args:
+        host: the address that it listens at.
+        folder: for its files.
+        more: lines to add to its configuration.
+    """
+
+    def __init__(self, host: str, folder: Path, more: str = "") -> None:
+        self._more = more
         self.host = host
         self.folder = folder
         self.port = _free_port(host)
@@ -33,9 +40,10 @@ class ClusterBroker:
             CONFIGURATION.format(
                 host=self.host, port=self.port, user="tests", password=self.password
             )
+            + self._more.format(port=self.port)
         )
         (self.folder / "enabled_plugins").write_text("[].\n")
-        name = f"k8sfutures-tests-{os.getpid()}"
+        name = f"k8sfutures-tests-{os.getpid()}-{self.port}"
         with (self.folder / "console.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [find_server()],
@@ -54,11 +62,14 @@ class ClusterBroker:
     def _greets(self) -> bool:
         try:
             with socket.create_connection((self.host, self.port), timeout=1) as connection:
-                connection.sendall(b"AMQP\x00\x00\x09\x01")
-                return connection.recv(1) == b"\x01"
+                return self._answers(connection)
         except OSError:
             time.sleep(0.1)
             return False
+
+    def _answers(self, connection: socket.socket) -> bool:
+        connection.sendall(b"AMQP\x00\x00\x09\x01")
+        return connection.recv(1) == b"\x01"
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)

@@ -331,11 +331,12 @@ class _FakeExecutor(K8sRabbitExecutor):
             shape={},
             max_workers=max_workers,
             max_tasks_per_child=None,
-            initializer=None,
+            initializer=(None, ()),
             retries=3,
             startup_timeout=source._settings.startup_timeout,
             flush_window=0.0,
             output="marked",
+            ship=(),
         )
 
 

@@ -105,6 +105,9 @@ TEMPLATE = {"spec": {"hostNetwork": True, "priority": 3, "x": [None, 1.5, "y"]}}
 GOOD = {
     "amqp_url": ["amqp://h", "amqps://u:p%2F@[::1]:1/v?heartbeat=5"],
     "pod_amqp_url": ["amqp://h"],
+    "tls_ca": ["/etc/ca.pem", "-----BEGIN CERTIFICATE-----\nx"],
+    "tls_certificate": ["/etc/cert.pem"],
+    "tls_key": ["/etc/key.pem", "-----BEGIN PRIVATE KEY-----\nx"],
     "pods": ["kubernetes", "local"],
     "pool": ["a", "A-b_c.9", "x" * 100],
     "worker_processes": [1, 512],
@@ -127,10 +130,14 @@ GOOD = {
     "secret": ["s3cret"],
     "flush_window": [0.0, 0.01],
     "output": ["marked", "plain", "off"],
+    "ship": [[], ["pytest_timeout", str(Path(__file__).parent)]],
 }
 WRONG_VALUES = {
     "amqp_url": ["", "h:5672", "http://h", "amqp://", "amqp://h:0", "amqp://h:x", "amqp://h:70000"],
     "pod_amqp_url": ["amqp://h/a/b", "amqp://h#f", "amqp://h o", "amqp://[::1", "amqp://h\n"],
+    "tls_ca": ["", " "],
+    "tls_certificate": ["", "\n"],
+    "tls_key": ["", " "],
     "pods": ["", "Local", "k8s"],
     "pool": ["", "a b", "a/b", "x" * 101, "ü", "a\n"],
     "worker_processes": [0, -1],
@@ -153,6 +160,7 @@ WRONG_VALUES = {
     "secret": [""],
     "flush_window": [-0.001, math.nan, -math.inf],
     "output": ["", "Marked", "none"],
+    "ship": [["no_such_module"], [""], [1], ["./missing"], ["json"], ["msgpack"]],
 }
 WRONG_TYPES = {
     **{name: [1, b"x", ["x"]] for name in ["amqp_url", "pod_amqp_url", "pods", "pool", "image"]},
@@ -162,6 +170,7 @@ WRONG_TYPES = {
         name: [1, b"x", object()]
         for name in ["registry_password", "secret", "context", "namespace"]
     },
+    **{name: [1, b"x", object()] for name in ["tls_ca", "tls_certificate", "tls_key"]},
     "kubeconfig": [1, b"x"],
     "worker_processes": [True, 1.0, "1"],
     "cpu": [True, b"1", [1]],
@@ -171,6 +180,7 @@ WRONG_TYPES = {
     "pod_template": ["x", [], 1],
     "retries": [True, False, 3.0, "3"],
     **{name: [True, "5", [1]] for name in ["warm_for", "startup_timeout", "flush_window"]},
+    "ship": ["helpers", {"a": "b"}, True],
 }
 
 
@@ -273,6 +283,11 @@ class TestValues:
         template["spec"]["a"].append(2)
         assert settings.pod_template == {"spec": {"a": [1]}}
 
+    def test_what_is_shipped_can_be_modules_and_paths(self, load, project: Path) -> None:
+        (project / "data.csv").touch()
+        settings = load(ship=[pytest, "pytest_timeout", project / "data.csv"])
+        assert settings.ship == ["pytest", "pytest_timeout", str(project / "data.csv")]
+
     def test_kubeconfig_can_be_a_path_and_begin_with_a_tilde(
         self, load, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -370,7 +385,7 @@ class TestSecrets:
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
 
-    @pytest.mark.parametrize("name", ["amqp_url", "secret", "registry_password"])
+    @pytest.mark.parametrize("name", ["amqp_url", "secret", "registry_password", "tls_key"])
     def test_no_secret_of_another_type_in_an_error(self, load, name: str) -> None:
         with pytest.raises(SettingTypeError) as caught:
             load(**{name: b"amqp://ada:hunter2@h"})

@@ -3,6 +3,7 @@
 import dataclasses
 import hmac
 import pickle
+import tracemalloc
 
 import msgpack
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k8sfutures import messages
-from k8sfutures.chunks import Assembly
+from k8sfutures.chunks import AT_FIRST, Assembly
 from k8sfutures.codec import Codec, derive_key
 from k8sfutures.errors import MessageError
 from k8sfutures.lanes import Bulk
 from k8sfutures.messages import (
     CHUNK_SIZE,
+    LARGEST,
     PROTOCOL,
     Attach,
     Chunk,
@@ -36,9 +38,11 @@ from k8sfutures.messages import (
 
 KEY = b"k" * 32
 MAGIC = b"k8f" + bytes([PROTOCOL])
+ATTACH = Attach(("3.11", PROTOCOL, "3.1"), 0, 60.0, None, None)
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=150)
 
 ints = st.integers(0, (1 << 64) - 1)
+sizes = st.integers(0, LARGEST)
 texts = st.text(max_size=10)
 bodies = st.binary(max_size=40)
 calls = st.lists(st.tuples(ints, ints, ints, bodies | st.none()), max_size=3)
@@ -60,7 +64,7 @@ MESSAGES = {
     Renew: st.builds(Renew, ints, ints, st.lists(ints), bodies | st.none()),
     Recall: st.builds(Recall, st.lists(ints)),
     Detach: st.builds(Detach, ints),
-    Chunk: st.builds(Chunk, ints, st.integers(-1, 100), ints, ints, bodies),
+    Chunk: st.builds(Chunk, ints, st.integers(-1, 100), sizes, sizes, bodies),
     Hello: st.builds(
         Hello,
         texts,
@@ -75,6 +79,7 @@ MESSAGES = {
         st.dictionaries(texts, texts, max_size=3),
         ints,
         st.lists(ints),
+        texts,
     ),
     Results: st.builds(
         Results, ints, st.lists(st.tuples(ints, ints, ints, ints, bodies | st.none()), max_size=3)
@@ -128,7 +133,7 @@ class TestRoundTrip:
         @quick
         @given(MESSAGES[cls], texts)
         def check(message, sender):
-            envelope = Codec(KEY, "other").decode(Codec(KEY, sender).encode(message))
+            envelope = Codec(KEY, "receiver").decode(Codec(KEY, sender).encode(message, "receiver"))
             assert envelope.sender == sender
             assert envelope.message == message
             for field in dataclasses.fields(message):
@@ -141,7 +146,7 @@ class TestRoundTrip:
     def test_pickles_inside_stay_bytes(self):
         body = pickle.dumps(Exploding())
         message = Group(1, {1: body}, [], {"pod": (1, [(1, 1, 0, body)])}, {1: [2]})
-        assert Codec(KEY, "a").decode(Codec(KEY, "c").encode(message)).message == message
+        assert Codec(KEY, "a").decode(Codec(KEY, "c").encode(message, "a")).message == message
 
 
 class TestRefused:
@@ -151,55 +156,48 @@ class TestRefused:
         return str(caught.value)
 
     def test_another_key(self):
-        assert "signature" in self.refused(Codec(b"x" * 32, "c").encode(Renew(1, 2, [])))
+        assert "signature" in self.refused(Codec(b"x" * 32, "c").encode(Renew(1, 2, []), "pod"))
 
     def test_another_protocol(self):
-        body = bytearray(Codec(KEY, "c").encode(Renew(1, 2, [])))
+        body = bytearray(Codec(KEY, "c").encode(Renew(1, 2, []), "pod"))
         body[35] += 1
         assert "signature" in self.refused(bytes(body)), "it may be anybody's"
         body[:32] = hmac.digest(KEY, bytes(body[32:]), "sha256")
         assert f"protocol {PROTOCOL + 1}" in self.refused(bytes(body))
 
     def test_repeated(self):
-        codec, body = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2, []))
+        codec, body = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2, []), "pod")
         codec.decode(body)
         assert "repeats" in self.refused(body, codec)
 
     def test_older(self):
         codec, sender = Codec(KEY, "pod"), Codec(KEY, "c")
-        first, second = sender.encode(Renew(1, 2, [])), sender.encode(Renew(1, 2, []))
+        first, second = sender.encode(Renew(1, 2, []), "pod"), sender.encode(Renew(1, 2, []), "pod")
         codec.decode(second)
         assert "precedes" in self.refused(first, codec)
 
     def test_counters_are_by_sender(self):
         codec = Codec(KEY, "pod")
         for name in ("a", "b"):
-            codec.decode(Codec(KEY, name).encode(Renew(1, 2, [])))
-
-    def test_a_sender_that_was_forgotten_starts_anew(self):
-        codec = Codec(KEY, "pod")
-        codec.decode(Codec(KEY, "c").encode(Renew(1, 2, [])))
-        codec.forget("c")
-        codec.forget("never seen")
-        codec.decode(Codec(KEY, "c").encode(Renew(1, 2, [])))
+            codec.decode(Codec(KEY, name).encode(Renew(1, 2, []), "pod"))
 
     def test_what_was_refused_does_not_count_as_seen(self):
-        codec, good = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2, []))
-        self.refused(sign(msgpack.packb([3, "c", 7, "wrong", 0])), codec)
+        codec, good = Codec(KEY, "pod"), Codec(KEY, "c").encode(Renew(1, 2, []), "pod")
+        self.refused(sign(msgpack.packb([3, "c", "pod", 7, "wrong", 0])), codec)
         codec.decode(good)
 
     @pytest.mark.parametrize("position", range(60))
     def test_any_byte_altered(self, position):
-        body = bytearray(Codec(KEY, "c").encode(Renew(123456, 2, [])))
+        body = bytearray(Codec(KEY, "c").encode(Renew(123456, 2, []), "pod"))
         body[position % len(body)] ^= 1 + position
         self.refused(bytes(body))
 
     def test_a_tail_altered(self):
-        body = Codec(KEY, "c").encode(Chunk(1, -1, 0, 4, b"tail"))
+        body = Codec(KEY, "c").encode(Chunk(1, -1, 0, 4, b"tail"), "pod")
         self.refused(body[:-1] + b"L")
 
     def test_truncated_or_extended(self):
-        body = Codec(KEY, "c").encode(Results(1, [(1, 0, 0, 5, b"body")]))
+        body = Codec(KEY, "c").encode(Results(1, [(1, 0, 0, 5, b"body")]), "pod")
         for length in range(len(body)):
             self.refused(body[:length])
         self.refused(body + b"x")
@@ -218,12 +216,12 @@ class TestRefused:
     @given(
         st.integers(0, 15),
         texts,
-        ints,
+        ints | st.integers(-5, 5),
         st.lists(values | ints | st.just([["3.13", 1, "3"]]), max_size=8),
         st.binary(max_size=3),
     )
     def test_signed_messages_of_any_shape(self, kind, sender, counter, fields, tail):
-        self.refused_or_message(sign(msgpack.packb([kind, sender, counter, *fields]) + tail))
+        self.refused_or_message(sign(msgpack.packb([kind, sender, "pod", counter, *fields]) + tail))
 
     @quick
     @given(st.binary(max_size=100))
@@ -233,7 +231,7 @@ class TestRefused:
     @quick
     @given(any_message, st.data())
     def test_signed_messages_with_a_field_replaced(self, message, data):
-        raw = bytearray(Codec(KEY, "c").encode(message)[36:])
+        raw = bytearray(Codec(KEY, "c").encode(message, "pod")[36:])
         for _ in range(data.draw(st.integers(1, 3))):
             raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
         self.refused_or_message(sign(bytes(raw)))
@@ -244,7 +242,7 @@ class TestRefused:
         except MessageError:
             return
         # If it is taken for a message, it can be sent as one: every field has its type.
-        again = Codec(KEY, envelope.sender).encode(envelope.message)
+        again = Codec(KEY, envelope.sender).encode(envelope.message, "pod")
         assert str(Codec(KEY, "pod").decode(again)) == str(envelope)
 
     def test_an_array_that_claims_to_be_huge_allocates_nothing(self):
@@ -254,10 +252,12 @@ class TestRefused:
         self.refused(sign(b"\x91" * 100_000))
 
     def test_more_behind_a_message(self):
-        assert "more behind" in self.refused(sign(msgpack.packb([3, "c", 1, 0, 0, []]) + b"x"))
+        assert "more behind" in self.refused(
+            sign(msgpack.packb([3, "c", "pod", 1, 0, 0, []]) + b"x")
+        )
 
     def test_the_text_shows_none_of_the_bytes_of_a_body(self):
-        text = self.refused(sign(msgpack.packb([10, "c", 1, "secret", "secret"])))
+        text = self.refused(sign(msgpack.packb([10, "c", "pod", 1, "secret", "secret"])))
         assert "secret" not in text
 
 
@@ -288,7 +288,7 @@ class TestChunks:
         assert [len(chunk.tail) for chunk in chunks] == [CHUNK_SIZE, CHUNK_SIZE]
         sender, receiver, assembly = Codec(KEY, "c"), Codec(KEY, "pod"), Assembly()
         for chunk in chunks:
-            assembly.add(receiver.decode(sender.encode(chunk)).message)
+            assembly.add(receiver.decode(sender.encode(chunk, "pod")).message)
         assert assembly.take(1, 0) == body
 
     @pytest.fixture
@@ -327,8 +327,149 @@ class TestChunks:
             assembly.add(Chunk(1, 0, index, 6, b"%02d" % (index % 100)))
         assert assembly.take(1, 0) == (b"000102" if whole else None)
 
+    @pytest.mark.parametrize("size", [AT_FIRST - 1, AT_FIRST, AT_FIRST + 5, 3 * AT_FIRST + 1])
+    def test_memory_for_more_comes_when_it_is_needed(self, monkeypatch, size):
+        monkeypatch.setattr("k8sfutures.lanes.CHUNK_SIZE", AT_FIRST // 2 - 3)
+        monkeypatch.setattr("k8sfutures.chunks.CHUNK_SIZE", AT_FIRST // 2 - 3)
+        body = bytes(range(251)) * (size // 251) + bytes(size % 251)
+        assembly = Assembly()
+        for chunk in chunks_of(1, 0, body):
+            assembly.add(chunk)
+        assert assembly.take(1, 0) == body
+
+    def test_a_size_is_only_a_claim(self):
+        assembly = Assembly()
+        tracemalloc.start()
+        try:
+            assert not assembly.add(Chunk(1, 0, 0, LARGEST, b"x"))
+            assert tracemalloc.get_traced_memory()[1] < 2 * AT_FIRST
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize(("index", "size"), [(0, -1), (0, LARGEST + 1), (-1, 5), (0, 1 << 63)])
+    def test_sizes_that_cannot_be(self, index, size):
+        with pytest.raises(MessageError, match="wrong shape"):
+            Codec(KEY, "pod").decode(Codec(KEY, "c").encode(Chunk(1, 0, index, size, b""), "pod"))
+
     def test_none_came(self):
         assert Assembly().take(1, 0) is None
+
+
+class TestReceivers:
+    """Whoever can publish at the broker may send again whatever it has seen there."""
+
+    @pytest.fixture
+    def pod(self):
+        return Codec(KEY, "pod")
+
+    def attached(self, pod, client, address):
+        """The client attaches, and hears its address."""
+        pod.decode(client.encode(ATTACH))
+        client.learn("pod", pod.admit("c", address))
+
+    def refused(self, codec, body):
+        with pytest.raises(MessageError) as caught:
+            codec.decode(body)
+        return caught.value
+
+    @pytest.mark.parametrize("message", [Recall([1]), Chunk(1, -1, 0, 1, b"x"), Credit(1)])
+    def test_what_is_for_one_is_for_no_other(self, message):
+        body = Codec(KEY, "c").encode(message, "pod")
+        assert "another receiver" in str(self.refused(Codec(KEY, "other"), body))
+        assert "without a receiver" in str(
+            self.refused(Codec(KEY, "other"), Codec(KEY, "c").encode(message))
+        )
+
+    def test_another_client_takes_no_results(self):
+        body = Codec(KEY, "pod").encode(Results(1, [(1, 0, 0, 5, b"body")]), "client-1")
+        self.refused(Codec(KEY, "client-2"), body)
+        Codec(KEY, "client-1").decode(body)
+
+    def test_what_we_sent_to_all_is_not_for_us(self):
+        client = Codec(KEY, "c")
+        assert "our own" in str(self.refused(client, client.encode(ATTACH)))
+
+    def test_a_group_has_each_share_under_its_pods_address(self, pod):
+        client = Codec(KEY, "c")
+        self.attached(pod, client, "address")
+        group = Group(1, {}, [], {"pod": (1, []), "unknown": (2, [])}, {})
+        got = pod.decode(client.encode(group)).message
+        assert got.shares == {"address": (1, []), "unknown": (2, [])}
+        assert group.shares.keys() == {"pod", "unknown"}, "the client's own is as it was"
+
+    def test_what_was_sent_before_a_client_left_is_of_no_use_after_it(self, pod):
+        client = Codec(KEY, "c")
+        self.attached(pod, client, "first")
+        captured = [
+            client.encode(message, to)
+            for message, to in (
+                (Group(1, {}, [], {"pod": (1, [(1, 1, 0, b"")])}, {}), "pod"),
+                (Group(2, {}, [], {"pod": (1, [(2, 1, 0, b"")]), "p2": (1, [])}, {}), ""),
+                (Recall([1]), "pod"),
+                (Chunk(1, -1, 0, 1, b"x"), "pod"),
+            )
+        ]
+        pod.retain([])
+        for body in captured:
+            try:
+                share = pod.decode(body).message.shares.get(pod.given("c"))
+            except MessageError:
+                continue
+            assert share is None, "a broadcast can be read, and has nothing for this pod"
+        pod.retain([])
+        self.attached(pod, Codec(KEY, "c", 100), "second")
+        for body in captured:
+            self.refused(pod, body)
+
+    def test_an_address_stays_while_the_client_is_known(self, pod):
+        assert pod.admit("c", "first") == "first"
+        assert pod.admit("c", "second") == "first"
+        pod.retain(["c", "d"])
+        assert pod.given("c") == "first"
+        pod.retain(["d"])
+        assert pod.given("c") == ""
+
+    def test_a_client_learns_whether_it_is_another(self):
+        client = Codec(KEY, "c")
+        assert [client.learn("pod", text) for text in ("a", "a", "b")] == [True, False, True]
+
+    def test_one_that_was_forgotten_without_its_knowledge_is_told_apart(self, pod):
+        client = Codec(KEY, "c")
+        self.attached(pod, client, "first")
+        assert pod.decode(client.encode(Renew(1, 1, []), "pod")).sender == "c"
+        pod.retain([])
+        assert self.refused(pod, client.encode(Renew(1, 1, []), "pod")).stranger == "c"
+        assert self.refused(pod, client.encode(Recall([]), "pod")).stranger is None
+        pod.decode(client.encode(ATTACH, "pod"))
+        pod.admit("c", "second")
+        late = self.refused(pod, client.encode(Renew(1, 1, []), "pod"))
+        assert late.stranger is None, "it is told its address already"
+
+    def test_an_attach_is_always_by_name(self, pod):
+        client = Codec(KEY, "c")
+        client.learn("pod", "of long ago")
+        assert type(pod.decode(client.encode(ATTACH, "pod")).message) is Attach
+        self.refused(Codec(KEY, "other"), client.encode(ATTACH, "pod"))
+
+    def test_one_that_begins_anew_under_its_name_is_heard(self, pod):
+        pod.decode(Codec(KEY, "c", 1_000_000_000).encode(ATTACH))
+        pod.decode(Codec(KEY, "c", 2_000_000_000).encode(ATTACH))
+
+    def test_nothing_is_remembered_of_those_that_left(self, pod):
+        for number in range(100):
+            client = Codec(KEY, f"c{number}")
+            pod.decode(client.encode(ATTACH))
+            client.learn("pod", pod.admit(f"c{number}", f"address {number}"))
+            pod.decode(client.encode(Chunk(1, -1, 0, 1, b"x"), "pod"))
+        pod.retain(["c7"])
+        remembered = [pod._newest, pod._given, pod._tags]
+        assert [list(known) for known in remembered] == [["c7"]] * 3
+
+    def test_the_keys_of_tails_are_few(self, monkeypatch, pod):
+        monkeypatch.setattr("k8sfutures.codec._CIPHERS", 3)
+        for number in range(10):
+            pod.decode(Codec(KEY, f"c{number}").encode(Chunk(1, -1, 0, 1, b"x"), "pod"))
+        assert len(pod._tags) <= 3
 
 
 class TestKeysAndVersions:
@@ -336,6 +477,20 @@ class TestKeysAndVersions:
         assert derive_key("a") == derive_key("a")
         assert derive_key("a") != derive_key("b")
         assert len(derive_key("")) == 32
+
+    def test_only_what_a_person_may_have_thought_of_is_stretched(self, monkeypatch):
+        stretched = []
+
+        def scrypt(text, **_parameters):
+            stretched.append(text.decode())
+            return bytes(32)
+
+        monkeypatch.setattr("hashlib.scrypt", scrypt)
+        derive_key.cache_clear()
+        for secret in ("a" * 47, "a" * 48, "a" * 49, "A" * 48, "g" * 48, "a" * 48 + "\n"):
+            derive_key(secret)
+        derive_key.cache_clear()
+        assert stretched == ["a" * 47, "a" * 49, "A" * 48, "g" * 48, "a" * 48 + "\n"]
 
     def test_versions_for_people(self):
         assert str(Versions("3.13", 1, "3.1")) == (

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..errors import ExecutorBroken
+from ..tls import Tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Credentials:
 
     url: str
     key: bytes
+    tls: Tls | None = None
 
     def __repr__(self) -> str:
         return "Credentials(...)"

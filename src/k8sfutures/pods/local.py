@@ -33,6 +33,7 @@ from ..codec import derive_key
 from ..config import Settings
 from ..errors import PodsUnavailable
 from ..machine import cache_folder, start_time
+from ..tls import tls_of
 from . import Credentials, Need, PodEnded, PodEvent
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ class LocalPods:
     Args:
         settings: the executor's.
         pool: the pool's name.
+
+    Raises:
+        SettingValueError: the settings for TLS cannot work.
     """
 
     eager = True
@@ -55,6 +59,9 @@ class LocalPods:
     def __init__(self, settings: Settings, pool: str) -> None:
         self._settings = settings
         self._pool = pool
+        self._tls = tls_of(
+            *(settings.tls_ca, settings.tls_certificate, settings.tls_key), (settings.amqp_url,)
+        )
         self._folder = cache_folder() / "pods"  # and below it, once the broker is known
         self._watched: dict[int, tuple[str, int]] = {}  # pidfd -> pod, pid
         self._known: set[str] = set()
@@ -68,7 +75,7 @@ class LocalPods:
         """The configured broker's, or the local one's, which is started if need be."""
         url = self._settings.amqp_url or ensure_local_broker(timeout=self._settings.startup_timeout)
         secret = self._settings.secret or parse_amqp_url(url).password
-        return Credentials(url, derive_key(secret))
+        return Credentials(url, derive_key(secret), self._tls)
 
     def ensure(self, credentials: Credentials, need: Need) -> None:
         """Start one pod for the whole machine, or pods of ``worker_processes``, where none run."""
@@ -160,6 +167,7 @@ class LocalPods:
         config = json.dumps(
             {
                 "url": credentials.url,
+                "tls": None if credentials.tls is None else credentials.tls.as_dict(),
                 "pool": self._pool,
                 "name": name,
                 "key": credentials.key.hex(),
@@ -189,9 +197,13 @@ class LocalPods:
                 ],
                 setsid=True,
             )
-            os.write(write, config)  # far less than a pipe takes without blocking
+            os.close(read)  # so that a pod that has ended already is noticed
+            read = -1
+            with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(write), "wb") as pipe:
+                pipe.write(config)  # waits where it is more than a pipe takes: many authorities
         finally:
-            os.close(read)
+            if read >= 0:
+                os.close(read)
             os.close(write)
         record = {"pid": pid, "started": start_time(pid), "cpu_ids": cpu_ids}
         draft = self._folder / f"{name}.new"

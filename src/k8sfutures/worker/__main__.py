@@ -43,7 +43,7 @@ def main() -> None:
 
     def connect(emit: Callable[[LinkEvent], None]) -> Endpoint:
         return amqp.AmqpEndpoint(
-            given.url, given.pool, config.name, is_pod=True, loop=loop, emit=emit
+            *(given.url, given.pool, config.name), is_pod=True, loop=loop, emit=emit, tls=given.tls
         )
 
     agent = Agent(config, zygote, loop, connect)

@@ -7,11 +7,13 @@ zygote. What to do is decided by the `Dispatcher`; the agent carries it out.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from ..codec import Codec
+from ..drops import Drops
 from ..errors import ExecutorBroken, MessageError
 from ..link import (
     Endpoint,
@@ -86,11 +88,11 @@ class Agent:
         self._config = config
         self._loop = loop
         self._versions = Versions.ours()
-        self._codec = Codec(config.key, config.name)
+        self._codec = Codec(config.key, config.name, time.time_ns())
         self._endpoint = connect(self._link_event)
         self._dispatcher = Dispatcher(config.cpu_ids)
         self._post = Post(self._codec, self._endpoint)
-        self._store = Store()
+        self._store, self._drops = Store(), Drops()
         self._crew = Crew(
             *(config, zygote, loop, self._dispatcher, self._store),
             carry_out=self._carry_out,
@@ -179,7 +181,11 @@ class Agent:
         try:
             sender, message = self._codec.decode(body)
         except MessageError as error:
-            logger.warning("dropped a message: %s", error)
+            if error.stranger is not None:
+                # Its lease had ended: it attaches again when it hears of us.
+                self._post.send(error.stranger, self._config.hello(self._versions))
+            elif said := self._drops.note(str(error), time.monotonic()):
+                logger.warning("%s", said)
             return
         if type(message) is Yield:
             self._yield(message)
@@ -201,11 +207,8 @@ class Agent:
     def _understood(self, sender: str, message: Message) -> None:
         dispatcher = self._dispatcher
         match message:
-            case Renew() if sender not in dispatcher.clients:
-                # Its lease had ended: it attaches again when it hears of us.
-                self._post.send(sender, self._config.hello(self._versions))
             case Group():
-                share = message.shares.get(self._config.name, (0, []))
+                share = message.shares.get(self._codec.given(sender), (0, []))
                 dispatcher.group(sender, message, share, time.monotonic())
             case Renew():
                 dispatcher.renew(sender, message, time.monotonic())
@@ -230,13 +233,14 @@ class Agent:
                     self._post.forget(sender)
                     self._store.begin_anew(sender)
                     dispatcher.attach(sender, message, time.monotonic())
-                    dispatcher.hello(sender, self._config.hello(self._versions))
+                    address = self._codec.admit(sender, secrets.token_urlsafe(12))
+                    dispatcher.hello(sender, self._config.hello(self._versions, address))
             case Recall():
                 dispatcher.recall(sender, message)
             case Detach():
                 dispatcher.drop(sender, message.signal)
                 self._forget(sender)
-                self._codec.forget(sender)
+                self._codec.retain(dispatcher.clients)
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
 
@@ -314,6 +318,7 @@ class Agent:
         for name in self._last_heard.keys() - clients:
             del self._last_heard[name]
             self._forget(name)
+        self._codec.retain(clients)
 
     def _end_if_drained(self) -> None:
         if self._ending is not None and not self._dispatcher.busy:

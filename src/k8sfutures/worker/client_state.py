@@ -1,4 +1,8 @@
-"""What a CPU process keeps for one client: its functions, its blobs, and what it has set up."""
+"""What a CPU process keeps for one client: its functions, its blobs, and what it has set up.
+
+Before anything of a client is loaded or called, the client's own modules are put in place: those
+that the function needs, and those that the arguments need besides (see `modules`).
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,35 @@ from typing import Any
 
 import msgpack
 
-from ..bodies import PARTS, loads, unpacked
+from ..bodies import PARTS, Modules, loads, unpacked
 from ..scopes import Loaded, Scope
 from .bulk import Blob, File
 from .forwarding import Setup
 from .frames import BLOBS, DROP, FUNCTIONS, INITIALIZE, RELEASE
+from .modules import Environments
 
 
 class ClientState:
-    """See the module's text."""
+    """See the module's text.
 
-    __slots__ = ("_blobs", "_functions", "_pickles", "initializer", "reporting", "scope", "setup")
+    Args:
+        name: the client's.
+        environments: of the process.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        *("_blobs", "_environments", "_functions", "_hashes", "_name", "_needs", "_pickles"),
+        *("initializer", "reporting", "scope", "setup"),
+    )
+
+    def __init__(self, name: str, environments: Environments) -> None:
+        self._name = name
+        self._environments = environments
+        self._needs: tuple[str, ...] = ()  # of what is being loaded, or runs
+        self._hashes: dict[str, int] = {}  # of bundles, and their blobs
         self._blobs: dict[int, Blob] = {}
         self._pickles: dict[int, bytes] = {}
-        self._functions: dict[int, Loaded] = {}
+        self._functions: dict[int, tuple[Loaded, tuple[str, ...]]] = {}
         self.initializer: bytes | None = None
         self.reporting: bytes | None = None
         self.setup: Setup | None = None
@@ -52,16 +69,36 @@ class ClientState:
                 self._blobs.pop(number, None)
 
     def function(self, function_id: int) -> Any:
-        """A function, loaded once."""
-        function = self._functions.get(function_id)
-        if function is None:
+        """A function, loaded once; the modules that it needs are in place afterwards."""
+        known = self._functions.get(function_id)
+        if known is None:
+            self._need(())
             function = self.scope.load(lambda: self.loads(self._pickles[function_id]))
-            self._functions[function_id] = function
+            self._functions[function_id] = function, self._needs
+        else:
+            function, needs = known
+            self._need(needs)
         return self.scope.use(function)
 
+    def initializing(self, body: bytes) -> Any:
+        """The client's initializer with its arguments, with their modules in place."""
+        self._need(())
+        return self.loads(body)
+
     def loads(self, body: bytes) -> Any:
-        """Load a body of the client's."""
-        return loads(body, self._part)
+        """Load a body of the client's, with modules in place that it needs besides."""
+        return loads(body, self._part, self._enter)
+
+    def _enter(self, modules: Modules) -> None:
+        self._hashes.update((digest, number) for number, digest in modules)
+        self._need((*self._needs, *(digest for _, digest in modules if digest not in self._needs)))
+
+    def _need(self, needs: tuple[str, ...]) -> None:
+        self._needs = needs
+        self._environments.activate(self._name, needs, self._bundle)
+
+    def _bundle(self, digest: str) -> memoryview:
+        return self._part(self._hashes[digest])
 
     def _part(self, number: int) -> memoryview:
         return self._blobs[number].own_copy()

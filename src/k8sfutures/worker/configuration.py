@@ -1,11 +1,12 @@
 """What a pod is told at its start.
 
 One JSON object with ``url``, ``key`` (hexadecimal), ``pool``, ``name``, ``warm_for`` (seconds),
-and optionally ``cpu_ids`` (a list), ``processes`` (how many of them), ``node``, ``shape``,
-``pool_cpus``, ``connect_within`` and ``record`` (a file to remove when the pod takes no calls any
-more). It comes in a file or on standard input, because arguments and environment can be read by
-others; what is no secret may come in the environment, as ``K8SFUTURES_POD_CONFIG`` (the same
-object, without those fields), ``K8SFUTURES_POD_NAME`` and ``K8SFUTURES_NODE``.
+and optionally ``tls`` (as `Tls.as_dict` makes it), ``cpu_ids`` (a list), ``processes`` (how many
+of them), ``node``, ``shape``, ``pool_cpus``, ``connect_within`` and ``record`` (a file to remove
+when the pod takes no calls any more). It comes in a file or on standard input, because arguments
+and environment can be read by others; what is no secret may come in the environment, as
+``K8SFUTURES_POD_CONFIG`` (the same object, without those fields), ``K8SFUTURES_POD_NAME`` and
+``K8SFUTURES_NODE``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..messages import Hello, Versions
+from ..tls import Tls
 from . import cpus
 
 
@@ -46,11 +48,12 @@ class AgentConfig:
     pool_cpus: int = 0
     connect_within: float | None = None
 
-    def hello(self, versions: Versions) -> Hello:
-        """What this pod says of itself.
+    def hello(self, versions: Versions, address: str = "") -> Hello:
+        """What this pod says of itself; what it holds is not in there.
 
         Args:
             versions: of its software.
+            address: what the client is to write on what it sends to this pod.
         """
         return Hello(
             name=self.name,
@@ -65,6 +68,7 @@ class AgentConfig:
             shape=self.shape,
             pool_cpus=self.pool_cpus,
             blobs=[],
+            address=address,
         )
 
 
@@ -74,12 +78,14 @@ class PodConfig:
 
     Attributes:
         url: the broker's.
+        tls: for ``amqps://``, or None.
         pool: the pool's name.
         record: a file to remove when the pod takes no calls any more, or None.
         agent: for the agent.
     """
 
     url: str = field(repr=False)
+    tls: Tls | None = field(default=None, repr=False)
     pool: str
     record: str | None
     agent: AgentConfig
@@ -101,6 +107,7 @@ def read(text: str, environ: Mapping[str, str]) -> PodConfig:
         within = given.get("connect_within")
         return PodConfig(
             url=str(given["url"]),
+            tls=None if given.get("tls") is None else Tls.of_dict(given["tls"]),
             pool=str(given["pool"]),
             record=given.get("record"),
             agent=AgentConfig(

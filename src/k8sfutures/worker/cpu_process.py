@@ -44,7 +44,9 @@ from .frames import (
     REPORTING,
     TOKEN_SIZE,
 )
+from .modules import Environments
 from .output import Outlet
+from .unpacked import pods_folder
 
 _RECEIVE: Final = 1 << 20
 
@@ -84,6 +86,7 @@ class CpuProcess:
         self._outlet = Outlet(self._say)
         self._forwarder = Forwarder(self._outlet)
         self._current: ClientState | None = None  # whose levels and filters are set
+        self._environments = Environments(pods_folder.get)
         self._clients: dict[str, ClientState] = {}
         self._jobs: dict[int, _Job] = {}
         self._files: deque[bulk.File] = deque()
@@ -136,13 +139,14 @@ class CpuProcess:
                 left.scope.leave()
             if left is self._current:
                 self._current = None
+            self._environments.forget(name)
         elif kind == FORGET:
             for token in rest[0]:
                 self._jobs.pop(token, None)
         else:
             client = self._clients.get(name)
             if client is None:
-                client = self._clients[name] = ClientState()
+                client = self._clients[name] = ClientState(name, self._environments)
             if kind == JOBS:
                 for token, function, items, start, stop, body in rest[0]:
                     self._jobs[token] = _Job(name, function, items, start, stop, body)
@@ -209,7 +213,7 @@ class CpuProcess:
     def _initialize(self, client: ClientState) -> bool:
         pickled, client.initializer = client.initializer, None
         try:
-            function, args = client.loads(pickled or b"")
+            function, args = client.initializing(pickled or b"")
             function(*args)
         except BaseException as error:
             client.initializer = pickled

@@ -39,7 +39,7 @@ class Post:
 
     def now(self, client: str, message: Message) -> None:
         """Send a message whose place among the others is of no importance."""
-        self._endpoint.send(client, self._codec.encode(message))
+        self._endpoint.send(client, self._codec.encode(message, client))
 
     def _pump(self, client: str, lane: Lane) -> None:
         for message in lane.take():

@@ -30,6 +30,7 @@ import msgpack
 from ..bulk_memory import get_used_to_bulk
 from ..exceptions import Place
 from . import cpu_process
+from .unpacked import pods_folder
 
 STARTED: Final = 0
 ENDED: Final = 1
@@ -84,6 +85,7 @@ class Zygote:
             for pid in self._children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            pods_folder.remove()
 
     def _serve(self) -> bool:
         packet, descriptors, _, _ = socket.recv_fds(self._control, _PACKET, 4)
@@ -169,6 +171,7 @@ def main() -> None:
         os.environ.setdefault(name, "1")
     _adopt_orphans()
     get_used_to_bulk()
+    pods_folder.make()
     with socket.socket(fileno=int(sys.argv[1])) as control:
         Zygote(control).run()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ...errors import ClusterError
+from ...tls import Tls
 from .api import KubeApi
 from .labels import POOL, SELECTOR, access_mark, digest, selector_of
 from .manifests import PodSpec, broker_secret, job, registry_secret
@@ -38,6 +39,7 @@ class Access:
     url: str
     key: bytes
     registry: tuple[str, str, str] | None
+    tls: Tls | None = None
 
     @property
     def mark(self) -> str:
@@ -167,7 +169,7 @@ class Jobs:
                 body = registry_secret(pull_secret, self._pool, owners, access.registry)
                 self._api.create(path, body)
             self._api.create(
-                path, broker_secret(secret, self._pool, owners, access.url, access.key)
+                path, broker_secret(secret, self._pool, owners, access.url, access.key, access.tls)
             )
         except ClusterError:
             self._undo(owners, "since its Secret could not be made")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ...tls import Tls
 from .labels import (
     ACCESS,
     BROKER_VOLUME,
@@ -299,7 +300,12 @@ def _has(item: object, key: str) -> bool:
 
 
 def broker_secret(
-    name: str, pool: str, owners: Sequence[Mapping[str, Any]], url: str, key: bytes
+    name: str,
+    pool: str,
+    owners: Sequence[Mapping[str, Any]],
+    url: str,
+    key: bytes,
+    tls: Tls | None = None,
 ) -> dict[str, Any]:
     """The Secret that pods of one start read; it goes when the last of its owners does.
 
@@ -309,8 +315,11 @@ def broker_secret(
         owners: the Jobs, as the API returned them.
         url: the broker's, as pods see it.
         key: signs messages.
+        tls: for ``amqps://``.
     """
-    content = json.dumps({"url": url, "key": key.hex()})
+    content = json.dumps(
+        {"url": url, "key": key.hex(), **({} if tls is None else {"tls": tls.as_dict()})}
+    )
     return _secret(name, pool, owners, "Opaque", {BROKER_FILE: content})
 
 

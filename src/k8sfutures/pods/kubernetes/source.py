@@ -14,6 +14,7 @@ from ...codec import derive_key
 from ...config import Settings
 from ...errors import ClusterError, PodMismatch, PodsUnavailable
 from ...outcomes import thread_died
+from ...tls import tls_of
 from .. import CpusHeld, Credentials, Need, PodEnded, PodEvent, PodsFailed, StartupNews
 from .api import KubeApi, passes
 from .capacity import Node
@@ -62,6 +63,10 @@ class KubernetesPods:
         self._settings = settings
         self._pool = pool
         self._url, self._pod_url = broker_urls(settings)
+        self._tls = tls_of(
+            *(settings.tls_ca, settings.tls_certificate, settings.tls_key),
+            (self._url, self._pod_url),
+        )
         self._spec: PodSpec = pod_spec(settings, pool)
         self._size: Size = size_of(settings)
         self._inbox: queue.SimpleQueue[Heard | _Wake] = queue.SimpleQueue()
@@ -84,7 +89,7 @@ class KubernetesPods:
     def credentials(self) -> Credentials:
         """The configured broker's."""
         secret = self._settings.secret or parse_amqp_url(self._url).password
-        return Credentials(self._url, derive_key(secret))
+        return Credentials(self._url, derive_key(secret), self._tls)
 
     def ensure(self, credentials: Credentials, need: Need) -> None:
         """Make Jobs for the CPUs that are missing, where nodes have room."""
@@ -187,7 +192,9 @@ class KubernetesPods:
             made = jobs.start(
                 self._spec,
                 placements,
-                Access(self._pod_url, credentials.key, registry_of(self._settings)),
+                Access(
+                    *(self._pod_url, credentials.key, registry_of(self._settings)), credentials.tls
+                ),
                 pool_cpus=total if complete else 0,
                 is_dead=self._roster.is_dead,
                 wanted=lambda: not self._retired.is_set(),

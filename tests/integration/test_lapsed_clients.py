@@ -1,0 +1,58 @@
+"""A client whose lease has ended without its knowledge comes back, and loses nothing."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from k8sfutures.testing import MemoryCluster
+
+
+@pytest.fixture
+def cluster():
+    with MemoryCluster([2]) as running:
+        yield running
+
+
+def let_go_of(cluster, client):
+    """The pod's lease for a client ends."""
+    (pod,) = (one for one in cluster._pods if one.running)
+
+    def drop():
+        pod.agent._dispatcher.drop(client, 9)
+        pod.agent._carry_out()
+        pod.agent._look_after_clients(time.monotonic())
+
+    pod.loop.add_callback_threadsafe(drop)
+
+
+def test_calls_that_the_pod_has_forgotten_run_again(cluster, tmp_path):
+    runs = tmp_path / "runs"
+
+    def mark(n):
+        with runs.open("a") as file:
+            file.write(".")
+        time.sleep(1.5)
+        return n
+
+    with cluster.executor() as ex:
+        future = ex.submit(mark, 7)
+        while not runs.exists() or not runs.read_text():
+            time.sleep(0.01)
+        let_go_of(cluster, cluster.clients[0])
+        assert future.result(20) == 7
+    assert runs.read_text() == ".."
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_what_is_sent_before_the_client_notices_arrives(cluster, size):
+    """None of it counts at the pod; the client knows that, and sends it again, blobs too."""
+    data = np.arange(size)
+    with cluster.executor() as ex:
+        assert ex.submit(pow, 2, 3).result() == 8
+        let_go_of(cluster, cluster.clients[0])
+        for round_ in range(3):
+            assert ex.submit(np.sum, data + round_).result(20) == data.sum() + round_ * size
+            assert list(ex.map(pow, range(50), range(50))) == [n**n for n in range(50)]
