@@ -281,7 +281,7 @@ class Session:
             return
         match message:
             case Results():
-                yield from self._results(sender, message)
+                yield from self._results(sender, message, len(body))
             case Chunk():
                 self._chunk(sender, message)
             case Credit():
@@ -304,11 +304,11 @@ class Session:
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
 
-    def _results(self, name: str, message: Results) -> Iterator[Notice]:
+    def _results(self, name: str, message: Results, size: int) -> Iterator[Notice]:
         pod = self._pods.get(name)
         if pod is None:
             return  # given up
-        outcomes = pod.arrivals.results(message)
+        outcomes = pod.arrivals.results(message, size)
         if outcomes is None:
             if not pod.asked:
                 self._ask(pod)

@@ -33,7 +33,7 @@ from k8sfutures.messages import (
 from k8sfutures.worker import frames as kinds
 from k8sfutures.worker.dispatch import Dispatcher
 from k8sfutures.worker.instructions import Drop, Feed, Kill, Retire, Send, Steal
-from k8sfutures.worker.ledger import MOST_KEPT
+from k8sfutures.worker.kept import MOST_KEPT
 from k8sfutures.worker.shared_memory import Shared
 
 VERSIONS = ("3.13", 1, "3.1")
@@ -43,7 +43,7 @@ LEASE = 10.0
 CALLS = st.tuples(st.integers(1, 3), st.integers(0, 2) | st.integers(0, 12))
 SELDOM = st.sampled_from([False] * 7 + [True])
 NEEDS = st.lists(st.integers(0, 3), max_size=2)  # of a call: the newest blobs, or new ones
-BULKY = MOST_KEPT
+BULKY = MOST_KEPT // 3 + 1
 MICROSECONDS = st.sampled_from([0, 10, 50, 300, 5_000, 2_000_000])
 
 
@@ -66,10 +66,14 @@ class Process:
         self.current = None  # (token, item, session, call id)
         self.said = []
         self.ran = Counter()
+        self.waits = False  # it has said something bulky
 
     def feed(self, frames, tokens):
         for kind, name, *rest in frames:
-            if kind == kinds.JOBS:
+            if kind == kinds.GO_ON:
+                assert self.waits, "it does go on"
+                self.waits = False
+            elif kind == kinds.JOBS:
                 for token, *row in rest[0]:
                     assert token not in self.jobs
                     assert row[0] in self.functions[name], "a job without its function"
@@ -161,7 +165,7 @@ class Machine(RuleBasedStateMachine):
                 assert process is not None or not instruction.tokens
                 if instruction.tokens:
                     client = self.dispatcher._clients[instruction.client]
-                    assert not client.is_full, "more to do for who does not take what is done"
+                    assert not client.kept.is_full, "more to do for who does not take what is done"
                 if process is not None:
                     assert not (instruction.tokens and instruction.cpu_id in self.killed)
                     if instruction.blobs:
@@ -489,7 +493,7 @@ class Machine(RuleBasedStateMachine):
             self.read_from(cpu_id)
 
     def claim(self, process):
-        if not process.pipe:
+        if not process.pipe or process.waits:
             return
         token = process.pipe.popleft()
         job = process.jobs[token]
@@ -532,6 +536,7 @@ class Machine(RuleBasedStateMachine):
         if micros == 300:
             body = Shared(b"r")
             body.memory = range(BULKY)  # it has a length, and that is all that counts
+            process.waits = True
         process.said.append((token, item, EXCEPTION if fail else RESULT, micros, body))
 
     @rule(data=st.data())
@@ -594,17 +599,30 @@ class Machine(RuleBasedStateMachine):
             return
         for client in self.dispatcher._clients.values():
             if len(client.slots) < client.limit:
-                assert client.is_full or not client.queue
+                assert client.kept.is_full or not client.queue
                 for cpu_id in client.slots:
                     process = self.processes[cpu_id]
                     at_most_one = len(process.pipe) < 2
-                    assert client.is_full or at_most_one, "items wait while a process is idle"
+                    full = client.kept.is_full
+                    assert full or at_most_one, "items wait while a process is idle"
 
     @invariant()
     def limits_are_kept(self):
         if hasattr(self, "dispatcher"):
             for name, session in self.sessions.items():
                 assert len(self.dispatcher._clients[name].slots) <= session.limit
+
+    @invariant()
+    def no_more_is_kept_than_the_bound_and_one_outcome_for_each_process(self):
+        if hasattr(self, "dispatcher"):
+            most = MOST_KEPT + len(self.processes) * BULKY
+            for client in self.dispatcher._clients.values():
+                outcomes = [*client.outcomes]
+                for sent in client._unconfirmed:
+                    outcomes += sent.outcomes
+                bulky = [outcome for outcome in outcomes if isinstance(outcome[4], Shared)]
+                assert len(bulky) * BULKY < most
+                assert client.kept.size >= len(bulky) * BULKY
 
     @invariant()
     def no_process_keeps_jobs_for_nothing(self):

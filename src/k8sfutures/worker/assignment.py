@@ -7,16 +7,17 @@ How much a CPU process is given
     another process has nothing to do. So runs cost nothing in fairness, and a call never
     waits behind a long one while a CPU is free.
 
-Clients take turns, run by run, and none has more processes at work than its limit.
+Clients take turns, run by run, and none has more processes at work than its limit. Of one that
+does not take what its calls make, no more are started: see `kept`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
-from .frames import FUNCTIONS, INITIALIZE, JOBS
+from .frames import FUNCTIONS, GO_ON, INITIALIZE, JOBS
 from .instructions import Feed, Instruction, Steal
 from .ledger import RUN, Client, Row, Slot
 
@@ -52,11 +53,8 @@ class Assignment:
         for slot in ready:
             if slot.client is not None and slot.work < RUN / 2:
                 client = slot.client
-                if (
-                    client.queue
-                    and not (client.gone or client.is_full)
-                    and not self._others_wait(client)
-                ):
+                may = client.queue and not (client.gone or client.kept.is_full)
+                if may and not self._others_wait(client):
                     self._give(slot, client)
 
     def _others_wait(self, client: Client) -> bool:
@@ -85,7 +83,7 @@ class Assignment:
         known = slot.functions.setdefault(client.name, set())
         needed = {row[1] for row in rows} - known
         known |= needed
-        frames = slot.reporting_for(client)
+        frames = self._go_on(slot) + slot.reporting_for(client)
         if client.initializer is not None and client.name not in slot.initialized:
             slot.initialized.add(client.name)
             frames.append((INITIALIZE, client.name, client.initializer))
@@ -94,6 +92,12 @@ class Assignment:
         frames.append((JOBS, client.name, rows))
         blobs = self._blobs_for(slot, rows) if client.needs else ()
         self._out.append(Feed(slot.cpu_id, frames, tokens, client.name, blobs))
+
+    @staticmethod
+    def _go_on(slot: Slot) -> list[tuple[Any, ...]]:
+        """The frame for a process that waits for it."""
+        waits, slot.waits = slot.waits, False
+        return [(GO_ON, "")] if waits else []
 
     @staticmethod
     def _blobs_for(slot: Slot, rows: list[Row]) -> Collection[int]:
@@ -113,7 +117,7 @@ class Assignment:
             if not idle or slot.items < 2:
                 return
             client = slot.client
-            if client is None or client.gone or client.is_full:
+            if client is None or client.gone or client.kept.is_full:
                 continue
             if len(client.slots) < client.limit:
                 self._out.append(Steal(slot.cpu_id, slot.items // 2))

@@ -37,6 +37,7 @@ from .client_state import ClientState
 from .forwarding import Forwarder
 from .frames import (
     FORGET,
+    GO_ON,
     INITIALIZER_RAISED,
     JOBS,
     LEAVE,
@@ -92,6 +93,7 @@ class CpuProcess:
         self._files: deque[bulk.File] = deque()
         self._token = 0
         self._item = 0
+        self._waits = False  # for the agent to have room for another file
         self._pid = os.getpid()
 
     def run(self) -> None:
@@ -99,6 +101,9 @@ class CpuProcess:
         self._outlet.install()
         read, tokens = os.read, self._tokens
         while True:
+            while self._waits:
+                if not self._receive():
+                    return
             token = read(tokens, TOKEN_SIZE)
             if not token:
                 return
@@ -140,6 +145,8 @@ class CpuProcess:
             if left is self._current:
                 self._current = None
             self._environments.forget(name)
+        elif kind == GO_ON:
+            self._waits = False
         elif kind == FORGET:
             for token in rest[0]:
                 self._jobs.pop(token, None)
@@ -208,6 +215,7 @@ class CpuProcess:
             # The call has forked, and this is the child: it is no second CPU process.
             os._exit(0 if status == RESULT else 1)
         self._outlet.finish()
+        self._waits = file is not None
         self._send((token, item, status, micros, made), file)
 
     def _initialize(self, client: ClientState) -> bool:

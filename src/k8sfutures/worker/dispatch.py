@@ -42,6 +42,7 @@ from .instructions import Drop, Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
 from .said import Sayings
+from .shared_memory import Shared
 
 SIGKILL: Final = 9
 
@@ -179,7 +180,7 @@ class Dispatcher(Assignment):
         if client is None:
             return
         client.renew(message, now)
-        was_full = client.is_full
+        was_full = client.kept.is_full
         client.confirm(message.results)
         self._drop_blobs(client, message.released)
         if was_full:
@@ -273,9 +274,17 @@ class Dispatcher(Assignment):
         ):
             # It was given more than it should have, as far as one can say now.
             self._out.append(Steal(cpu_id, slot.items - 1))
-        elif slot.items > 1 and slot.client is not None and slot.client.is_full:
-            self._out.append(Steal(cpu_id, slot.items - 1))
+        self._hold_or_go_on(slot)
         self._feed()
+
+    def _hold_or_go_on(self, slot: Slot) -> None:
+        """Take back what is not to be started; where that is nothing, let the process go on."""
+        if slot.client is not None and slot.client.kept.is_full:
+            unstarted = slot.items if slot.waits else slot.items - 1
+            if unstarted:
+                self._out.append(Steal(slot.cpu_id, unstarted))
+        elif slot.waits and slot.jobs:
+            self._out.append(Feed(slot.cpu_id, self._go_on(slot), []))
 
     def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
         jobs = slot.jobs
@@ -283,6 +292,8 @@ class Dispatcher(Assignment):
             if status == PRINTED:
                 self.said.heard(slot, token, item, number, body)
                 continue
+            if type(body) is Shared:
+                slot.waits = True
             job = jobs.get(token)
             if job is None:
                 continue

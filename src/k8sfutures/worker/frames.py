@@ -28,6 +28,10 @@ through the socket has it"""
 DROP: Final = 8
 """(client, [blob id]): no call will need them"""
 
+GO_ON: Final = 12
+"""(nobody,): the process may start its next item; it waits for this after each outcome with a file
+in memory"""
+
 # Statuses beside those of an outcome.
 PRINTED: Final = 10
 """Something that the item said; its kind stands for the microseconds."""

@@ -20,6 +20,7 @@ from ..messages import (
     Results,
 )
 from .frames import REPORTING
+from .kept import Kept
 from .needs import Needs
 from .said import Said, Words
 from .shared_memory import Shared
@@ -35,11 +36,6 @@ SHORTEST: Final = 10e-6
 
 FOLLOW: Final = 0.2
 """Weight of the newest duration in the running mean."""
-
-
-MOST_KEPT: Final = 256 * 1024 * 1024
-"""Bytes of bulky outcomes that a client has not confirmed and with which it gets no more calls
-started: it takes them more slowly than its calls make them. What runs ends all the same."""
 
 Row = tuple[int, int, int, int, int, bytes | None]
 """A job as its process is told: see `frames.JOBS`."""
@@ -81,10 +77,7 @@ class Client:
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.said = Said()
-        self.kept = 0
-        """Bytes of bulky outcomes that are here."""
-        self._fresh = 0  # those of `outcomes`
-        self._sizes: dict[int, int] = {}  # by the number of results: those of it and before
+        self.kept = Kept()
         self._number = 0
         self._unconfirmed: deque[Results] = deque()
 
@@ -96,21 +89,14 @@ class Client:
     @property
     def may_start(self) -> bool:
         """Whether a call of it waits that may run now."""
-        return bool(self.queue) and len(self.slots) < self.limit and self.kept < MOST_KEPT
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so much of it is here that it gets no more calls started."""
-        return self.kept >= MOST_KEPT
+        return bool(self.queue) and len(self.slots) < self.limit and not self.kept.is_full
 
     def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:
         """An item has an outcome."""
         call_id = call[0]
         self.said.ended(call_id, item)
         self.outcomes.append((call_id, item, status, micros, body))
-        if isinstance(body, Shared):
-            self.kept += len(body.memory)
-            self._fresh += len(body.memory)
+        self.kept.made += len(body) + len(body.memory) if type(body) is Shared else len(body)
         left = self.held.get(call_id, 1) - 1
         if left:
             self.held[call_id] = left
@@ -138,9 +124,9 @@ class Client:
             results = Results(self._number, outcomes)
             self._unconfirmed.append(results)
             yield results
-        self.outcomes = []
-        if self._fresh:
-            self._sizes[self._number], self._fresh = self._fresh, 0
+        if self.outcomes:
+            self.kept.sent(self._number)
+            self.outcomes = []
 
     def renew(self, message: Attach | Renew, now: float) -> None:
         """It is alive, has sent groups up to that number, and wants to hear this."""
@@ -153,7 +139,8 @@ class Client:
     def confirm(self, number: int) -> None:
         """The client has the results up to this number."""
         while self._unconfirmed and self._unconfirmed[0].number <= number:
-            self.kept -= self._sizes.pop(self._unconfirmed.popleft().number, 0)
+            self._unconfirmed.popleft()
+        self.kept.confirmed(number)
 
     def hello(self, template: Hello) -> Iterator[Message]:
         """What is held of it, then everything that it has not confirmed."""
@@ -221,6 +208,7 @@ class Slot:
     words: Words = field(default_factory=Words)
     ran: dict[str, int] = field(default_factory=dict)  # client -> items, where it has a limit
     retiring: bool = False
+    waits: bool = False  # its process starts nothing before it hears `GO_ON`
 
     def reporting_for(self, client: Client) -> list[tuple[Any, ...]]:
         """The frame that says what a client wants to hear, if the process has not been told."""
