@@ -410,11 +410,54 @@ class TestLeaving:
         play.dispatcher.ready(0)
         assert play.go() == {0: 1}
 
+    def test_functions_are_kept_that_a_call_needs_which_waits_for_a_blob(self):
+        """Its client had given this pod up, and so knows of no call that has them."""
+        play = Play().attach()
+        share = (9, [(1, F, 0, b"")])
+        play.dispatcher.group("c", Group(1, {F: b"f"}, [], {}, {1: [7]}), share, 0.0)
+        play.dispatcher.group("c", Group(2, {}, [F], {}, {}), (0, []), 0.0)
+        play.dispatcher.arrived("c", 7)
+        assert play.go() == {0: 1}
+
+    def test_functions_are_kept_of_calls_that_may_be_taken_back(self):
+        play = Play().attach("c").attach("other")
+        play.learn(micros=10)
+        play.group([(number, 0) for number in range(1, 50)])
+        play.dispatcher.group("c", Group(9, {}, [F], {}, {}), (0, []), 0.0)
+        play.group([(1, 0)], "other")
+        play.run(micros=1_000_000)
+        assert len(play.pipes[0]) == 1, "they have been taken back, as another client waits"
+        play.run()
+        play.run()
+        assert len(play.flush()) == 4
+        assert play.pipes[0], "they are given anew"
+
+    def test_calls_of_unknown_functions_leave_nothing(self):
+        play = Play().attach()
+        share = (9, [(1, 99, 0, b"")])
+        play.dispatcher.group("c", Group(1, {}, [], {}, {1: [7]}), share, 0.0)
+        play.go()
+        assert play.messages(Returned)[-1].calls == [1]
+        assert not play.dispatcher._clients["c"].needs
+
     def test_functions_are_released(self):
         play = Play().attach()
         play.learn()
         play.group([], released=[F])
         assert play.fed[-1].frames == [(kinds.RELEASE, "c", [F])]
+
+
+class TestInitializers:
+    def test_that_one_has_raised_is_told_again(self):
+        """As often as the client asks: the message may have been lost with a connection."""
+        play = Play().attach(initializer=b"i")
+        play.group([(1, 0)])
+        play.dispatcher.frames(0, [(play.start(), 0, kinds.INITIALIZER_RAISED, 0, b"e")])
+        play.go()
+        template = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0, {}, 0, [])
+        play.dispatcher.hello("c", template)
+        play.go()
+        assert play.messages(InitializerRaised) == [InitializerRaised(0, b"e")] * 2
 
 
 class TestGivingBack:

@@ -12,7 +12,8 @@ Exactly once
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 import msgpack
@@ -132,6 +133,7 @@ class Dispatcher(Assignment):
                 continue  # it was lost with us, by what the client knew, and we have it still
             if call[1] not in functions:
                 unusable.append(call[0])  # that came before our lease ended
+                needs.finished(call[0])
                 continue
             held[call[0]] = items = call[2] or 1
             if not (needs and needs.park(call)):
@@ -153,8 +155,7 @@ class Dispatcher(Assignment):
 
     def _drop_blobs(self, client: Client, released: list[int]) -> None:
         queued = (part.call for part in client.queue)
-        jobs = (job for cpu_id in client.slots for job in self._slots[cpu_id].jobs.values())
-        gone = client.needs.release(released, (*queued, *(job.part.call for job in jobs)))
+        gone = client.needs.release(released, chain(queued, self._at_work(client)))
         if not gone:
             return
         self._out.append(Drop(client.name, gone))
@@ -164,9 +165,17 @@ class Dispatcher(Assignment):
                 known.difference_update(gone)
                 self._out.append(Feed(slot.cpu_id, [(DROP, client.name, gone)], []))
 
+    def _at_work(self, client: Client) -> Iterator[Call]:
+        """The calls of a client that processes have."""
+        for cpu_id in client.slots:
+            yield from (job.part.call for job in self._slots[cpu_id].jobs.values())
+
     def _release(self, client: Client, functions: list[int]) -> None:
-        # One that a call here still waits for is kept: its client had given this pod up.
-        functions = sorted(set(functions) - {part.call[1] for part in client.queue})
+        # One that a call here still needs is kept: its client had given this pod up.
+        queued = (part.call for part in client.queue)
+        calls = chain(queued, client.needs.parked.values(), self._at_work(client))
+        used = {call[1] for call in calls}
+        functions = sorted(set(functions) - used)
         client.release(functions)
         for slot in self._slots.values():
             known = slot.functions.get(client.name)
@@ -194,9 +203,7 @@ class Dispatcher(Assignment):
 
     def _return(self, client: Client, calls: list[int]) -> None:
         """Return those of these calls that wait; the outcomes that some items have go first."""
-        at_work = {
-            job.part.call[0] for cpu_id in client.slots for job in self._slots[cpu_id].jobs.values()
-        }
+        at_work = {call[0] for call in self._at_work(client)}
         returned = client.take_whole(call_id for call_id in calls if call_id not in at_work)
         if returned:
             self._send(client.name, *client.results(), Returned(returned, self._draining))
@@ -330,7 +337,8 @@ class Dispatcher(Assignment):
         if not client.failed:
             client.failed = True
             client.queue.clear()
-            self._send(client.name, InitializerRaised(cpu_id, error))
+            client.failure = InitializerRaised(cpu_id, error)
+            self._send(client.name, client.failure)
 
     def stolen(self, cpu_id: int, tokens: list[int]) -> None:
         """These tokens were taken back: their items have not started, and wait again.

@@ -69,6 +69,7 @@ class Client:
         self.group = 0
         self.gone = False
         self.failed = False  # its initializer raised
+        self.failure: Message | None = None  # what it is told of that
         self.functions: dict[int, bytes] = {}
         self.queue: deque[Part] = deque()
         self.held: dict[int, int] = {}  # call id -> items without outcome
@@ -143,7 +144,7 @@ class Client:
         self.kept.confirmed(number)
 
     def hello(self, template: Hello) -> Iterator[Message]:
-        """What is held of it, then everything that it has not confirmed."""
+        """What is held of it, then everything that it has not confirmed, or may not have heard."""
         holding = set(self.held)
         for results in self._unconfirmed:
             holding.update(outcome[0] for outcome in results.outcomes)
@@ -157,6 +158,8 @@ class Client:
             blobs=sorted(self.needs.have),
         )
         yield from self._unconfirmed
+        if self.failure is not None:
+            yield self.failure
 
     def begin_anew(self) -> None:
         """It attaches again: what it had sent in part is lost, and the calls that wait for it."""
