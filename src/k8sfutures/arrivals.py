@@ -6,7 +6,7 @@ from typing import Final
 
 from .bodies import PARTS
 from .chunks import Assembly, Whole
-from .lanes import Taken
+from .lanes import COUNTED, Taken, weight_of
 from .messages import CHUNK_SIZE, CRASHED, Chunk, Outcome, Results
 
 CONFIRM_EVERY: Final = 64 * CHUNK_SIZE
@@ -40,6 +40,18 @@ class Arrivals:
         """Take in a chunk; returns how many bytes to tell the pod of now, or 0."""
         complete = self._assembly.add(message)
         return self._taken.add(len(message.tail), last=complete)
+
+    def taken(self, message: Results, size: int) -> int:
+        """Results have arrived; returns how many bytes to tell the pod of now, or 0.
+
+        Args:
+            message: has them.
+            size: its bytes as it came.
+        """
+        if size < COUNTED:
+            return 0
+        weight = weight_of(sum(len(outcome[4] or b"") for outcome in message.outcomes))
+        return self._taken.add(weight, last=False)
 
     def results(self, message: Results, size: int) -> list[Outcome] | None:
         """Take in results.

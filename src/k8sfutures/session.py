@@ -308,6 +308,9 @@ class Session:
         pod = self._pods.get(name)
         if pod is None:
             return  # given up
+        told = pod.arrivals.taken(message, size)
+        if told:
+            self.send(name, Credit(told))
         outcomes = pod.arrivals.results(message, size)
         if outcomes is None:
             if not pod.asked:

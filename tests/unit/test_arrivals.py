@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from k8sfutures import arrivals as module
 from k8sfutures.arrivals import Arrivals
 from k8sfutures.bodies import with_parts
-from k8sfutures.lanes import Bulk
+from k8sfutures.lanes import CREDIT_EVERY, Bulk, Lane, weight_of
 from k8sfutures.messages import CHUNK_SIZE, CRASHED, RESULT, Results
 
 
@@ -106,6 +106,20 @@ def test_the_pod_is_told_of_much_before_a_second_has_passed(monkeypatch, size, m
         arrivals.results(Results(number, [outcome]), size)
         told.append(arrivals.must_confirm())
     assert told == [False, True, False, True]
+
+
+def test_what_is_large_together_is_credited_as_the_pod_counts_it():
+    pods_side, arrivals = Lane(), Arrivals(0)
+    told = sent = 0
+    for number, size in enumerate([10, 70_000, 200_000] * 40, 1):
+        message = Results(number, [(number, 0, RESULT, 1, bytes(size)), small(-number)])
+        weight = weight_of(sum(len(outcome[4]) for outcome in message.outcomes))
+        pods_side.put(message, weight)
+        assert list(pods_side.take()) == [message]
+        sent += weight
+        told += (credit := arrivals.taken(message, size + 50))
+        pods_side.credit(credit)
+    assert sent - CREDIT_EVERY < told <= sent
 
 
 def test_what_is_small_is_confirmed_by_and_by():

@@ -11,6 +11,7 @@ callbacks take their time, confirms nothing, and its calls must not fill the pod
 So what is kept for a client stays below the bound, and one outcome more for each CPU process; a
 single outcome may be larger than the bound. The bound is each client's own: a slow one neither
 takes the others' room nor their turns, since no process waits for it that could work for them.
+What of it is at the broker is bounded by `lanes.WINDOW`.
 The agent itself never waits: it reads what its processes say, keeps the leases, and serves calls
 of others all the while, and no process is ever stuck half-way in an outcome.
 """
