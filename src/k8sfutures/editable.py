@@ -12,13 +12,13 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from .own_modules import is_installed
 
-# Neither a pod nor most clients ever ask: `importlib.metadata` and `urllib` are slow to import.
-if TYPE_CHECKING:
-    from importlib import metadata
+# Each client that ships a module of its own asks, and few have such a project: importlib.metadata
+# and urllib.request, which are slow to import, are for those alone.
 
 _NOTES: Final = ("METADATA", "PKG-INFO", "entry_points.txt", "top_level.txt")
 
@@ -35,14 +35,17 @@ def notes_about(path: str) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     if is_installed(path):  # in a virtual environment of the project, perhaps
         return ()
-    for folder, distribution in _projects(tuple(sys.path)):
+    for folder, info in _projects(tuple(sys.path)):
         if path.startswith(folder):
             # One that setuptools has installed is noted about in the working tree as well.
-            found = dict(_notes(distribution)) | found
+            found = dict(_notes(info)) | found
     return tuple(found.items())
 
 
-def _notes(distribution: metadata.Distribution) -> Iterator[tuple[str, str]]:
+def _notes(info: Path) -> Iterator[tuple[str, str]]:
+    from importlib import metadata
+
+    distribution = metadata.Distribution.at(info)
     # Where the name has a hyphen, only its part before that would be found.
     name = re.sub(r"[-_./]+", "_", distribution.metadata["Name"])
     for note in _NOTES:
@@ -56,28 +59,32 @@ def _notes(distribution: metadata.Distribution) -> Iterator[tuple[str, str]]:
 
 
 @functools.lru_cache(4)
-def _projects(_path: tuple[str, ...]) -> list[tuple[str, metadata.Distribution]]:
-    """The folder of each project on ``sys.path`` whose code is not installed; with a slash."""
-    from importlib import metadata
+def _projects(path: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """The folder of each project on ``sys.path`` whose code is not installed, with a slash.
 
+    And the folder of what is noted about it.
+    """
     found = []
-    for distribution in metadata.distributions():
-        folder = _folder(distribution)
-        if folder is not None:
-            found.append((f"{folder}/", distribution))
+    for entry in dict.fromkeys(path):
+        place = Path(entry).absolute()
+        if not place.is_dir():  # it need not be there, and may be a zip file
+            continue
+        for info in (*place.glob("*.dist-info"), *place.glob("*.egg-info")):
+            folder = _folder(info)
+            if folder is not None:
+                found.append((f"{folder}/", info))
     return found
 
 
-def _folder(distribution: metadata.Distribution) -> str | None:
+def _folder(info: Path) -> str | None:
     try:
-        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        origin = json.loads((info / "direct_url.json").read_text("utf-8"))
+    except OSError:  # most have none
+        origin = {}
     except ValueError:
         return None
     if origin.get("dir_info", {}).get("editable"):
-        from urllib.parse import urlsplit
-        from urllib.request import url2pathname
-
-        return url2pathname(urlsplit(origin["url"]).path).rstrip("/")
-    # An ``.egg-info`` in the working tree.
-    place = str(Path(str(distribution.locate_file(""))).absolute())
-    return None if is_installed(f"{place}/") else place
+        return unquote(urlsplit(origin["url"]).path).rstrip("/")
+    # An ``.egg-info`` in the working tree; long ago one could be a file, which tells too little.
+    place = str(info.parent)
+    return None if is_installed(f"{place}/") or not info.is_dir() else place
