@@ -128,9 +128,15 @@ def test_bulky_bytes_are_a_segment_of_their_own_and_are_not_copied():
         lambda size: np.asfortranarray(np.arange(size // 8).reshape(2, -1)),
         lambda size: np.arange(size // 4)[::2],
         lambda size: np.arange(size // 8).astype("M8[s]"),
+        lambda size: np.asfortranarray(np.arange(size // 8).astype("m8[D]").reshape(2, -1)),
+        lambda size: np.arange(size // 4).astype("M8[s]")[::2],
+        lambda size: np.zeros(size // 16, [("a", "i8"), ("b", "M8[s]")]),
         bytearray,
     ],
-    ids=["flat", "rows", "columns", "strided", "times", "bytearray"],
+    ids=[
+        *("flat", "rows", "columns", "strided", "times", "durations", "strided times"),
+        *("records", "bytearray"),
+    ],
 )
 def test_many_that_are_not_bulky_are_together(make, size, count):
     """A pickler hands buffers from 64 KiB on to its file as they are."""
