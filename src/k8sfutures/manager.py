@@ -116,7 +116,6 @@ class Manager(Intake):
                 self._leave()
             finally:
                 self._fail_the_rest()
-                self.blobs.forget_recent()
 
     def _wait_and_handle(self) -> None:
         inbox = self._inbox

@@ -227,7 +227,8 @@ class Session:
         self._broadcast(Detach(signal))
 
     def close(self, timeout: float) -> None:
-        """Send what is under way, and close the link."""
+        """Send what is under way, and close the link; nothing bulky is kept for calls to come."""
+        self._blobs.forget_recent()
         if self._link is not None:
             self._link.close()
             self._link.join(timeout)

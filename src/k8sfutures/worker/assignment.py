@@ -1,4 +1,6 @@
-"""Which call a CPU process of this pod gets next: a part of the dispatcher, and pure like it.
+"""Which call a CPU process of this pod gets next, and what it is to forget of a client.
+
+A part of the dispatcher, and pure like it.
 
 How much a CPU process is given
     One item while its duration is unknown or long; tiny ones in runs of about `RUN` seconds,
@@ -14,11 +16,13 @@ does not take what its calls make, no more are started: see `kept`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import chain
 from typing import Any, Final
 
-from .frames import FUNCTIONS, GO_ON, INITIALIZE, JOBS
-from .instructions import Feed, Instruction, Steal
+from ..messages import Call
+from .frames import DROP, FUNCTIONS, GO_ON, INITIALIZE, JOBS, RELEASE
+from .instructions import Drop, Feed, Instruction, Steal
 from .ledger import RUN, Client, Row, Slot
 
 LAST_TOKEN: Final = 0xFFFF_0000
@@ -122,3 +126,44 @@ class Assignment:
             if len(client.slots) < client.limit:
                 self._out.append(Steal(slot.cpu_id, slot.items // 2))
                 idle -= 1
+
+    def _hold_or_go_on(self, slot: Slot) -> None:
+        """Take back what is not to be started; where that is nothing, let the process go on."""
+        if slot.client is not None and slot.client.kept.is_full:
+            unstarted = slot.items if slot.waits else slot.items - 1
+            if unstarted:
+                self._out.append(Steal(slot.cpu_id, unstarted))
+        elif slot.waits and slot.jobs:
+            self._out.append(Feed(slot.cpu_id, self._go_on(slot), []))
+
+    # --- what processes have
+
+    def _at_work(self, client: Client) -> Iterator[Call]:
+        """The calls of a client that processes have."""
+        for cpu_id in client.slots:
+            yield from (job.part.call for job in self._slots[cpu_id].jobs.values())
+
+    def _drop_blobs(self, client: Client, released: list[int]) -> None:
+        queued = (part.call for part in client.queue)
+        gone = client.needs.release(released, chain(queued, self._at_work(client)))
+        if not gone:
+            return
+        self._out.append(Drop(client.name, gone))
+        for slot in self._slots.values():
+            known = slot.blobs.get(client.name, set())
+            if not known.isdisjoint(gone):
+                known.difference_update(gone)
+                self._out.append(Feed(slot.cpu_id, [(DROP, client.name, gone)], []))
+
+    def _release(self, client: Client, functions: list[int]) -> None:
+        # One that a call here still needs is kept: its client had given this pod up.
+        queued = (part.call for part in client.queue)
+        calls = chain(queued, client.needs.parked.values(), self._at_work(client))
+        used = {call[1] for call in calls}
+        functions = sorted(set(functions) - used)
+        client.release(functions)
+        for slot in self._slots.values():
+            known = slot.functions.get(client.name)
+            if known is not None and not known.isdisjoint(functions):
+                known.difference_update(functions)
+                self._out.append(Feed(slot.cpu_id, [(RELEASE, client.name, functions)], []))

@@ -12,8 +12,7 @@ Exactly once
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgpack
@@ -32,14 +31,12 @@ from ..messages import (
 )
 from .assignment import Assignment
 from .frames import (
-    DROP,
     FORGET,
     INITIALIZER_RAISED,
     LEAVE,
     PRINTED,
-    RELEASE,
 )
-from .instructions import Drop, Feed, Instruction, Kill, Retire, Send, Steal
+from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
 from .said import Sayings
@@ -153,36 +150,6 @@ class Dispatcher(Assignment):
                 client.queue.extend(Part(call, 0, call[2] or 1) for call in ready)
             self._feed()
 
-    def _drop_blobs(self, client: Client, released: list[int]) -> None:
-        queued = (part.call for part in client.queue)
-        gone = client.needs.release(released, chain(queued, self._at_work(client)))
-        if not gone:
-            return
-        self._out.append(Drop(client.name, gone))
-        for slot in self._slots.values():
-            known = slot.blobs.get(client.name, set())
-            if not known.isdisjoint(gone):
-                known.difference_update(gone)
-                self._out.append(Feed(slot.cpu_id, [(DROP, client.name, gone)], []))
-
-    def _at_work(self, client: Client) -> Iterator[Call]:
-        """The calls of a client that processes have."""
-        for cpu_id in client.slots:
-            yield from (job.part.call for job in self._slots[cpu_id].jobs.values())
-
-    def _release(self, client: Client, functions: list[int]) -> None:
-        # One that a call here still needs is kept: its client had given this pod up.
-        queued = (part.call for part in client.queue)
-        calls = chain(queued, client.needs.parked.values(), self._at_work(client))
-        used = {call[1] for call in calls}
-        functions = sorted(set(functions) - used)
-        client.release(functions)
-        for slot in self._slots.values():
-            known = slot.functions.get(client.name)
-            if known is not None and not known.isdisjoint(functions):
-                known.difference_update(functions)
-                self._out.append(Feed(slot.cpu_id, [(RELEASE, client.name, functions)], []))
-
     def renew(self, name: str, message: Renew, now: float) -> None:
         """A client is alive; what it confirms is dropped."""
         client = self._clients.get(name)
@@ -283,15 +250,6 @@ class Dispatcher(Assignment):
             self._out.append(Steal(cpu_id, slot.items - 1))
         self._hold_or_go_on(slot)
         self._feed()
-
-    def _hold_or_go_on(self, slot: Slot) -> None:
-        """Take back what is not to be started; where that is nothing, let the process go on."""
-        if slot.client is not None and slot.client.kept.is_full:
-            unstarted = slot.items if slot.waits else slot.items - 1
-            if unstarted:
-                self._out.append(Steal(slot.cpu_id, unstarted))
-        elif slot.waits and slot.jobs:
-            self._out.append(Feed(slot.cpu_id, self._go_on(slot), []))
 
     def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
         jobs = slot.jobs
