@@ -297,7 +297,10 @@ class Yield:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """To whoever sends chunks: so many bytes of them have been taken, and more may come."""
+    """To whoever sends chunks: so many bytes of them have been taken, and more may come.
+
+    Bodies of `Results` count, too; `lanes` says which.
+    """
 
     kind: ClassVar[int] = 14
     size: int

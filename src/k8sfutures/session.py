@@ -230,7 +230,8 @@ class Session:
         self._broadcast(Detach(signal))
 
     def close(self, timeout: float) -> None:
-        """Send what is under way, and close the link."""
+        """Send what is under way, and close the link; nothing bulky is kept for calls to come."""
+        self._blobs.forget_recent()
         if self._link is not None:
             self._link.close()
             self._link.join(timeout)
@@ -284,7 +285,7 @@ class Session:
             return
         match message:
             case Results():
-                yield from self._results(sender, message)
+                yield from self._results(sender, message, len(body))
             case Chunk():
                 self._chunk(sender, message)
             case Credit():
@@ -307,11 +308,14 @@ class Session:
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
 
-    def _results(self, name: str, message: Results) -> Iterator[Notice]:
+    def _results(self, name: str, message: Results, size: int) -> Iterator[Notice]:
         pod = self._pods.get(name)
         if pod is None:
             return  # given up
-        outcomes = pod.arrivals.results(message)
+        told = pod.arrivals.taken(message, size)
+        if told:
+            self.send(name, Credit(told))
+        outcomes = pod.arrivals.results(message, size)
         if outcomes is None:
             if not pod.asked:
                 self._ask(pod)

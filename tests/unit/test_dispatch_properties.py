@@ -33,14 +33,18 @@ from k8sfutures.messages import (
 )
 from k8sfutures.worker import frames as kinds
 from k8sfutures.worker.dispatch import Dispatcher
-from k8sfutures.worker.instructions import End, Feed, Kill, Retire, Send, Steal
+from k8sfutures.worker.instructions import Drop, End, Feed, Kill, Retire, Send, Steal
+from k8sfutures.worker.kept import MOST_KEPT
+from k8sfutures.worker.shared_memory import Shared
 
 VERSIONS = ("3.13", 1, "3.1")
 TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0, {}, 0, [])
 MOST_INSTRUCTIONS = 100  # for one event, with 3 processes
 LEASE = 10.0
-CALLS = st.tuples(st.integers(0, 2), st.integers(0, 2) | st.integers(0, 12))
+CALLS = st.tuples(st.integers(1, 3), st.integers(0, 2) | st.integers(0, 12))
 SELDOM = st.sampled_from([False] * 7 + [True])
+NEEDS = st.lists(st.integers(0, 3), max_size=2)  # of a call: the newest blobs, or new ones
+BULKY = MOST_KEPT // 3 + 1
 MICROSECONDS = st.sampled_from([0, 10, 50, 300, 5_000, 2_000_000])
 
 
@@ -58,16 +62,21 @@ class Process:
         self.pipe = deque()
         self.jobs = {}
         self.functions = {}
+        self.blobs = {}
         self.initializers = {}
         self.current = None  # (token, item, session, call id)
         self.said = []
         self.ran = Counter()
         self.timed = set()
         self.begun = {}  # (token, item) -> ((session, call id, item), its limit)
+        self.waits = False  # it has said something bulky
 
     def feed(self, frames, tokens):
         for kind, name, *rest in frames:
-            if kind == kinds.JOBS:
+            if kind == kinds.GO_ON:
+                assert self.waits, "it does go on"
+                self.waits = False
+            elif kind == kinds.JOBS:
                 for token, *row in rest[0]:
                     assert token not in self.jobs
                     assert row[0] in self.functions[name], "a job without its function"
@@ -83,6 +92,11 @@ class Process:
                 self.functions.get(name, set()).difference_update(rest[0])
             elif kind == kinds.LEAVE:
                 self.functions.pop(name, None)
+                self.blobs.pop(name, None)
+            elif kind == kinds.DROP:
+                known = self.blobs[name]
+                assert not known.isdisjoint(rest[0]), "told of nothing that it has"
+                known.difference_update(rest[0])
             elif kind == kinds.INITIALIZE:
                 assert name not in self.initializers
                 self.initializers[name] = True
@@ -109,6 +123,15 @@ class Session:
         self.results = 0
         self.failed = False
         self.received = set()
+        self.blobs = 0  # ids that were given
+        self.needs = {}  # call id -> ids of blobs; a function's by its negative
+        self.coming = set()
+        self.there = set()
+        self.ended = set()  # and no call to come needs them
+        self.attaching = False
+
+    def needs_of(self, call_id, function):
+        return {*self.needs.get(call_id, ()), *self.needs.get(-function, ())}
 
 
 class Machine(RuleBasedStateMachine):
@@ -144,14 +167,14 @@ class Machine(RuleBasedStateMachine):
         if isinstance(instruction, Send):
             self.receive(instruction.client, instruction.message)
             return
+        if isinstance(instruction, Drop):
+            self.drop(self.sessions[instruction.client], instruction.blobs)
+            return
         process = self.processes[instruction.cpu_id]
         match instruction:
             case Feed():
                 assert process is not None or not instruction.tokens
-                if process is not None:
-                    assert not (instruction.tokens and instruction.cpu_id in self.killed)
-                    assert not (instruction.tokens and instruction.cpu_id in self.halted)
-                    process.feed(instruction.frames, instruction.tokens)
+                self.feed(instruction, process)
             case Steal():
                 taken = []
                 if process is not None:
@@ -175,6 +198,16 @@ class Machine(RuleBasedStateMachine):
                 for some in (self.killed, self.halted, self.ended):
                     some.discard(instruction.cpu_id)
 
+    def feed(self, instruction, process):
+        if instruction.tokens:
+            client = self.dispatcher._clients[instruction.client]
+            assert not client.kept.is_full, "more to do for who does not take what is done"
+        if process is not None:
+            assert not (instruction.tokens and instruction.cpu_id in self.killed | self.halted)
+            if instruction.blobs:
+                self.give_blobs(process, instruction.client, set(instruction.blobs))
+            process.feed(instruction.frames, instruction.tokens)
+
     def ends(self, cpu_id, process):
         """It is ended for what it runs, which is cancelled, or has run for too long."""
         _, item, job = process.current
@@ -185,6 +218,19 @@ class Machine(RuleBasedStateMachine):
             assert late or call_id in session.cancelled
         self.killed.add(cpu_id)
         self.ended.add(cpu_id)
+
+    def give_blobs(self, process, name, blobs):
+        known = process.blobs.setdefault(name, set())
+        assert blobs <= self.sessions[name].there, "blobs that have not arrived"
+        assert known.isdisjoint(blobs), "blobs that the process has"
+        known |= blobs
+
+    def drop(self, session, blobs):
+        assert set(blobs) <= session.ended, "blobs that may be needed"
+        for call_id, (function, _) in session.open.items():
+            if self.dispatcher._clients[session.name].held.get(call_id):
+                assert session.needs_of(call_id, function).isdisjoint(blobs)
+        session.there.difference_update(blobs)
 
     def receive(self, name, message):
         session = self.sessions[name]
@@ -208,8 +254,17 @@ class Machine(RuleBasedStateMachine):
                 session.failed = True
             case Hello():
                 assert message.results <= session.results
-                assert set(message.holding) >= set(session.open) or session.failed
                 assert message.group == session.group
+                assert set(message.blobs) == session.there
+                lost = session.open.keys() - set(message.holding)
+                if not session.failed:
+                    for call_id in lost:
+                        assert session.attaching, "a call that is nowhere"
+                        function, _ = session.open[call_id]
+                        needs = session.needs_of(call_id, function)
+                        assert not needs <= session.there, "a call that could run"
+                for call_id in lost:
+                    del session.open[call_id]
             case Printed():
                 pass
 
@@ -247,11 +302,12 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         calls=st.lists(CALLS, max_size=8),
+        needs=st.lists(NEEDS, max_size=8),
         lost=SELDOM,
         limit=st.none() | st.sampled_from([0.05, 0.15, 1.0]),
     )
-    def group(self, data, calls, lost, limit):
-        self.send_group(self.draw(data), calls, lost, limit)
+    def group(self, data, calls, needs, lost, limit):
+        self.send_group(self.draw(data), calls, lost, needs, limit)
 
     @precondition(lambda self: self.sessions)
     @rule(
@@ -284,12 +340,21 @@ class Machine(RuleBasedStateMachine):
             if end != "late" and cpu_id in self.ended and process.current is not None:
                 self.what_is_ended_says_something(data, result=end == "late and done")
 
+    def blob(self, session, back):
+        """One of the newest blobs, unless it has ended; or a new one, which is on its way."""
+        number = session.blobs - back
+        if back and number > 0 and number not in session.ended:
+            return number
+        session.blobs += 1
+        session.coming.add(session.blobs)
+        return session.blobs
+
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), items=st.integers(5, 40), short=st.booleans())
     def a_long_range(self, data, items, short):
         """After an item of the same function, so that its duration is known."""
         session = self.draw(data)
-        self.send_group(session, [(0, 0)], lost=False)
+        self.send_group(session, [(1, 0)], lost=False)
         for cpu_id in self.live():
             process = self.processes[cpu_id]
             idle = cpu_id not in self.killed | self.halted and process.current is None
@@ -297,9 +362,9 @@ class Machine(RuleBasedStateMachine):
                 self.claim(process)
                 self.finish(process, 20, fail=False)
                 self.read_from(cpu_id)
-        self.send_group(session, [(0, items)], lost=False)
+        self.send_group(session, [(1, items)], lost=False)
 
-    def send_group(self, session, calls, lost, limit=None):
+    def send_group(self, session, calls, lost, needs=(), limit=None):
         functions = {function: b"f" for function, _ in calls}
         new = {
             number: body for number, body in functions.items() if number not in session.functions
@@ -315,20 +380,29 @@ class Machine(RuleBasedStateMachine):
             share.append((session.next_call, function, items, body))
         session.functions |= set(new)
         limits = {} if limit is None else {call[0]: limit for call in share}
-        message = Group(session.group, new, [], {}, {}, limits)
+        wanted = {}
+        for call, backs in zip(share, needs, strict=False):
+            if backs:
+                wanted[call[0]] = [self.blob(session, back) for back in backs]
+        if needs and new:
+            function = min(new)
+            wanted[-function] = session.needs[-function] = [self.blob(session, len(new))]
+        session.needs |= {number: blobs for number, blobs in wanted.items() if number > 0}
+        message = Group(session.group, new, [], {}, wanted, limits)
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
         self.carry_out()
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
         assert not self.dispatcher.take(), "the same group again"
 
     @precondition(lambda self: self.sessions)
-    @rule(data=st.data(), function=st.integers(0, 2))
+    @rule(data=st.data(), function=st.integers(1, 3))
     def release(self, data, function):
         session = self.draw(data)
         if any(used == function for used, _ in session.open.values()) or session.failed:
             return
         session.group += 1
         session.functions.discard(function)
+        session.needs.pop(-function, None)
         self.dispatcher.group(
             session.name, Group(session.group, {}, [function], {}, {}), (0, []), self.now
         )
@@ -386,6 +460,50 @@ class Machine(RuleBasedStateMachine):
         session = self.draw(data)
         self.dispatcher.hello(session.name, TEMPLATE)
         self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), most=st.integers(1, 4))
+    def blobs_arrive(self, data, most):
+        """In any order."""
+        session = self.draw(data)
+        for _ in range(min(most, len(session.coming))):
+            self.arrive(session, data.draw(st.sampled_from(sorted(session.coming))))
+
+    def all_blobs_arrive(self):
+        for session in self.sessions.values():
+            for blob in sorted(session.coming):
+                self.arrive(session, blob)
+
+    def arrive(self, session, blob):
+        session.coming.discard(blob)
+        session.there.add(blob)
+        self.dispatcher.arrived(session.name, blob)
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), oldest=st.integers(1, 4))
+    def blobs_end(self, data, oldest):
+        """Those whose chunks have all been sent; calls that are there may still need them."""
+        session = self.draw(data)
+        functions = [number for number in session.needs if number < 0]
+        needed = {blob for number in functions for blob in session.needs[number]}
+        alive = set(range(1, session.blobs + 1)) - session.ended - session.coming - needed
+        ending = sorted(alive)[:oldest]
+        session.ended.update(ending)
+        self.dispatcher.renew(session.name, Renew(session.group, session.results, ending), self.now)
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions and not self.draining)
+    @rule(data=st.data())
+    def attach_again(self, data):
+        """What was under way is lost, and sent anew with the calls that need it."""
+        session = self.draw(data)
+        session.attaching = True
+        attach = Attach(VERSIONS, session.group, LEASE, session.initializer, session.max_tasks)
+        self.dispatcher.attach(session.name, attach, self.now)
+        self.dispatcher.hello(session.name, TEMPLATE)
+        self.carry_out()
+        session.attaching = False
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), signal=st.sampled_from([0, 9, 15]), really=SELDOM)
@@ -464,7 +582,7 @@ class Machine(RuleBasedStateMachine):
             self.read_from(cpu_id)
 
     def claim(self, process):
-        if not process.pipe:
+        if not process.pipe or process.waits:
             return
         token = process.pipe.popleft()
         job = process.jobs[token]
@@ -477,10 +595,12 @@ class Machine(RuleBasedStateMachine):
         session, call_id = self.owner(job)
         assert session is not None, "an item of a client that has left"
         assert (call_id, item) not in session.started, "an item that starts twice"
+        has = process.blobs.get(job.client, set())
+        assert session.needs_of(call_id, job.function) <= has, "an item without what it needs"
         session.started.add((call_id, item))
-        process.ran[job.client] += 1
+        process.ran[session.serial] += 1
         if session.max_tasks is not None:
-            assert process.ran[job.client] <= session.max_tasks
+            assert process.ran[session.serial] <= session.max_tasks
         assert bool(session.initializer) == (job.client in process.initializers)
         if not process.initializers.get(job.client):
             self.begin(process)
@@ -517,7 +637,12 @@ class Machine(RuleBasedStateMachine):
             process.current = None
         if fail:
             process.said.append((token, item, kinds.PRINTED, 1, b"text \xff"))
-        process.said.append((token, item, EXCEPTION if fail else RESULT, micros, b"r"))
+        body = b"r"
+        if micros == 300:
+            body = Shared(b"r")
+            body.memory = range(BULKY)  # it has a length, and that is all that counts
+            process.waits = True
+        process.said.append((token, item, EXCEPTION if fail else RESULT, micros, body))
 
     @rule(data=st.data())
     def read(self, data):
@@ -580,9 +705,8 @@ class Machine(RuleBasedStateMachine):
         return sum(
             outcome[2] == CRASHED
             for client in self.dispatcher._clients.values()
-            for results in ([client], client._unconfirmed)
-            for one in results
-            for outcome in one.outcomes
+            for outcomes in (client.outcomes, *(sent.outcomes for sent in client._unconfirmed))
+            for outcome in outcomes
         )
 
     @rule(data=st.data(), really=SELDOM)
@@ -649,16 +773,30 @@ class Machine(RuleBasedStateMachine):
             return
         for client in self.dispatcher._clients.values():
             if len(client.slots) < client.limit:
-                assert not client.queue
+                assert client.kept.is_full or not client.queue
                 for cpu_id in client.slots:
                     process = self.processes[cpu_id]
-                    assert len(process.pipe) < 2, "items wait behind others, with a process idle"
+                    at_most_one = len(process.pipe) < 2
+                    full = client.kept.is_full
+                    assert full or at_most_one, "items wait while a process is idle"
 
     @invariant()
     def limits_are_kept(self):
         if hasattr(self, "dispatcher"):
             for name, session in self.sessions.items():
                 assert len(self.dispatcher._clients[name].slots) <= session.limit
+
+    @invariant()
+    def no_more_is_kept_than_the_bound_and_one_outcome_for_each_process(self):
+        if hasattr(self, "dispatcher"):
+            most = MOST_KEPT + len(self.processes) * BULKY
+            for client in self.dispatcher._clients.values():
+                outcomes = [*client.outcomes]
+                for sent in client._unconfirmed:
+                    outcomes += sent.outcomes
+                bulky = [outcome for outcome in outcomes if isinstance(outcome[4], Shared)]
+                assert len(bulky) * BULKY < most
+                assert client.kept.size >= len(bulky) * BULKY
 
     @invariant()
     def no_process_keeps_jobs_for_nothing(self):
@@ -674,6 +812,7 @@ class Machine(RuleBasedStateMachine):
             return
         while self.halted:
             self.go_on()
+        self.all_blobs_arrive()
         for _ in range(20_000):
             for cpu_id, process in self.processes.items():
                 if process is None:
@@ -699,6 +838,17 @@ class Machine(RuleBasedStateMachine):
             assert session.failed or not session.open, "items without an end"
         failed = any(session.failed for session in self.sessions.values())
         assert failed or not self.dispatcher.busy
+        self.all_blobs_end()
+
+    def all_blobs_end(self):
+        for session in self.sessions.values():
+            if not session.failed:
+                ended = sorted(session.there - session.ended)
+                session.ended.update(ended)
+                renew = Renew(session.group, session.results, ended)
+                self.dispatcher.renew(session.name, renew, self.now)
+                self.carry_out()
+                assert not session.there, "blobs that stay for nothing"
 
 
 TestDispatcher = Machine.TestCase

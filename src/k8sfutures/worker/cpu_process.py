@@ -33,13 +33,14 @@ from ..functions import invoke
 from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
 from ..serialization import split
 from ..unpicklable import blame_result
-from .bulk import outcome_body
+from . import bulk
 from .client_state import ClientState
 from .forwarding import Forwarder
 from .frames import (
     ADOPT,
     BEGUN,
     FORGET,
+    GO_ON,
     INITIALIZER_RAISED,
     JOBS,
     LEAVE,
@@ -53,7 +54,6 @@ from .output import Outlet
 from .unpacked import pods_folder
 
 _RECEIVE: Final = 1 << 20
-_MOST_FILES: Final = 64
 
 
 class _Job:
@@ -95,9 +95,10 @@ class CpuProcess:
         self._clients: dict[str, ClientState] = {}
         self._jobs: dict[int, _Job] = {}
         self._timed: set[int] = set()  # tokens of the jobs whose items have a limit
-        self._files: deque[int] = deque()
+        self._files: deque[bulk.File] = deque()
         self._token = 0
         self._item = 0
+        self._waits = False  # for the agent to have room for another file
         self._pid = os.getpid()
 
     def run(self) -> None:
@@ -105,6 +106,9 @@ class CpuProcess:
         self._outlet.install()
         read, tokens = os.read, self._tokens
         while True:
+            while self._waits:
+                if not self._receive():
+                    return
             token = read(tokens, TOKEN_SIZE)
             if not token:
                 return
@@ -127,8 +131,7 @@ class CpuProcess:
         """Take in at least one frame; False when the agent is gone."""
         taken = False
         while not taken:
-            received, files, _, _ = socket.recv_fds(self._data, _RECEIVE, _MOST_FILES)
-            self._files.extend(files)
+            received = bulk.receive(self._data, _RECEIVE, self._files)
             if not received:
                 return False
             self._unpacker.feed(received)
@@ -150,6 +153,8 @@ class CpuProcess:
             if left is self._current:
                 self._current = None
             self._environments.forget(name)
+        elif kind == GO_ON:
+            self._waits = False
         elif kind == FORGET:
             self._timed.difference_update(rest[0])
             for token in rest[0]:
@@ -173,12 +178,10 @@ class CpuProcess:
     def _send(self, frame: tuple[int, int, int, int, bytes], file: int | None = None) -> None:
         with self._sending:
             data = self._packer.pack(frame)
-            if file is not None:
-                try:
-                    data = data[socket.send_fds(self._data, [data], [file]) :]
-                finally:
-                    os.close(file)
-            self._data.sendall(data)
+            if file is None:
+                self._data.sendall(data)
+            else:
+                bulk.send(self._data, data, file)
 
     # --- calls
 
@@ -223,6 +226,7 @@ class CpuProcess:
             # The call has forked, and this is the child: it is no second CPU process.
             os._exit(0 if status == RESULT else 1)
         self._outlet.finish()
+        self._waits = file is not None
         self._send((token, item, status, micros, made), file)
         if not job.items:
             self._timed.discard(token)
@@ -234,8 +238,8 @@ class CpuProcess:
             function(*args)
         except BaseException as error:
             client.initializer = pickled
-            error = _trimmed(error)
-            self._send((self._token, self._item, INITIALIZER_RAISED, 0, dumps_exception(error)))
+            made = bulk.initializer_error(_trimmed(error))
+            self._send((self._token, self._item, INITIALIZER_RAISED, 0, made))
             return False
         return True
 
@@ -263,13 +267,13 @@ class CpuProcess:
             return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
         try:
             segments, buffers = split(value, INLINE_LIMIT)
-            return RESULT, (clock() - start) // 1000, *outcome_body(segments, buffers)
+            return RESULT, (clock() - start) // 1000, *bulk.outcome_body(segments, buffers)
         except BaseException as error:
             blame_result(error, function if function is not invoke else args[0], value)
             return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
 
     def _failed(self, error: BaseException) -> tuple[bytes, int | None]:
-        return outcome_body([dumps_exception(_trimmed(error), self._place)], [])
+        return bulk.outcome_body([dumps_exception(_trimmed(error), self._place)], [])
 
 
 def pin(cpu_id: int) -> None:

@@ -104,8 +104,8 @@ class Crew:
         frames: list[tuple[Any, ...]] = feed.frames
         files: list[int] = []
         if feed.blobs:
-            frame, files = self._store.frame(feed.client, feed.blobs)
-            frames = [frame, *frames]
+            blobs, files = self._store.frames(feed.client, feed.blobs)
+            frames = [*blobs, *frames]
         if not channels.feed(frames, feed.tokens, files) and channels.registered:
             self._loop.update_handler(channels.data.fileno(), _READABLE | _WRITABLE)
 

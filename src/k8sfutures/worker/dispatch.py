@@ -35,17 +35,16 @@ from .assignment import Assignment
 from .endings import Endings, account_of
 from .frames import (
     BEGUN,
-    DROP,
     FORGET,
     INITIALIZER_RAISED,
     LEAVE,
     PRINTED,
-    RELEASE,
 )
-from .instructions import Drop, Feed, Instruction, Kill, Retire, Send, Steal
+from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
 from .said import Sayings
+from .shared_memory import Shared
 
 SIGKILL: Final = 9
 
@@ -138,6 +137,7 @@ class Dispatcher(Assignment):
                 continue  # it was lost with us, by what the client knew, and we have it still
             if call[1] not in functions:
                 unusable.append(call[0])  # that came before our lease ended
+                needs.finished(call[0])
                 continue
             held[call[0]] = items = call[2] or 1
             if limits and call[0] in limits:
@@ -159,37 +159,17 @@ class Dispatcher(Assignment):
                 client.queue.extend(Part(call, 0, call[2] or 1) for call in ready)
             self._feed()
 
-    def _drop_blobs(self, client: Client, released: list[int]) -> None:
-        queued = (part.call for part in client.queue)
-        jobs = (job for cpu_id in client.slots for job in self._slots[cpu_id].jobs.values())
-        gone = client.needs.release(released, (*queued, *(job.part.call for job in jobs)))
-        if not gone:
-            return
-        self._out.append(Drop(client.name, gone))
-        for slot in self._slots.values():
-            known = slot.blobs.get(client.name, set())
-            if not known.isdisjoint(gone):
-                known.difference_update(gone)
-                self._out.append(Feed(slot.cpu_id, [(DROP, client.name, gone)], []))
-
-    def _release(self, client: Client, functions: list[int]) -> None:
-        # One that a call here still waits for is kept: its client had given this pod up.
-        functions = sorted(set(functions) - {part.call[1] for part in client.queue})
-        client.release(functions)
-        for slot in self._slots.values():
-            known = slot.functions.get(client.name)
-            if known is not None and not known.isdisjoint(functions):
-                known.difference_update(functions)
-                self._out.append(Feed(slot.cpu_id, [(RELEASE, client.name, functions)], []))
-
     def renew(self, name: str, message: Renew, now: float) -> None:
         """A client is alive; what it confirms is dropped."""
         client = self._clients.get(name)
         if client is None:
             return
         client.renew(message, now)
+        was_full = client.kept.is_full
         client.confirm(message.results)
         self._drop_blobs(client, message.released)
+        if was_full:
+            self._feed()
 
     def recall(self, name: str, message: Recall) -> None:
         """Give back those of these calls of which no process has anything."""
@@ -217,9 +197,7 @@ class Dispatcher(Assignment):
 
     def _return(self, client: Client, calls: list[int]) -> None:
         """Return those of these calls that wait; the outcomes that some items have go first."""
-        at_work = {
-            job.part.call[0] for cpu_id in client.slots for job in self._slots[cpu_id].jobs.values()
-        }
+        at_work = {call[0] for call in self._at_work(client)}
         returned = client.take_whole(call_id for call_id in calls if call_id not in at_work)
         if returned:
             self._send(client.name, *client.results(), Returned(returned, self._draining))
@@ -309,6 +287,7 @@ class Dispatcher(Assignment):
         ):
             # It was given more than it should have, as far as one can say now.
             self._out.append(Steal(cpu_id, slot.items - 1))
+        self._hold_or_go_on(slot)
         self._feed()
 
     def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
@@ -317,6 +296,8 @@ class Dispatcher(Assignment):
             if status == PRINTED:
                 self.said.heard(slot, token, item, number, body)
                 continue
+            if type(body) is Shared:
+                slot.waits = True
             job = jobs.get(token)
             if job is None:
                 continue
@@ -360,7 +341,8 @@ class Dispatcher(Assignment):
         if not client.failed:
             client.failed = True
             client.queue.clear()
-            self._send(client.name, InitializerRaised(cpu_id, error))
+            client.failure = InitializerRaised(cpu_id, error)
+            self._send(client.name, client.failure)
 
     def stolen(self, cpu_id: int, tokens: list[int]) -> None:
         """These tokens were taken back: their items have not started, and wait again.

@@ -21,8 +21,10 @@ from ..messages import (
 )
 from .endings import Begun, Ending
 from .frames import REPORTING, TIMED
+from .kept import Kept
 from .needs import Needs
 from .said import Said, Words
+from .shared_memory import Shared
 
 RUN: Final = 0.005
 """Seconds of work in a run: 50 times what the way from the agent to a process takes."""
@@ -35,7 +37,6 @@ SHORTEST: Final = 10e-6
 
 FOLLOW: Final = 0.2
 """Weight of the newest duration in the running mean."""
-
 
 Row = tuple[int, int, int, int, int, bytes | None]
 """A job as its process is told: see `frames.JOBS`."""
@@ -69,6 +70,7 @@ class Client:
         self.group = 0
         self.gone = False
         self.failed = False  # its initializer raised
+        self.failure: Message | None = None  # what it is told of that
         self.functions: dict[int, bytes] = {}
         self.queue: deque[Part] = deque()
         self.held: dict[int, int] = {}  # call id -> items without outcome
@@ -79,6 +81,7 @@ class Client:
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.said = Said()
+        self.kept = Kept()
         self._number = 0
         self._unconfirmed: deque[Results] = deque()
 
@@ -87,11 +90,17 @@ class Client:
         """Whether anything is held of it."""
         return bool(self.held or self.outcomes or self._unconfirmed)
 
+    @property
+    def may_start(self) -> bool:
+        """Whether a call of it waits that may run now."""
+        return bool(self.queue) and len(self.slots) < self.limit and not self.kept.is_full
+
     def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:
         """An item has an outcome."""
         call_id = call[0]
         self.said.ended(call_id, item)
         self.outcomes.append((call_id, item, status, micros, body))
+        self.kept.made += len(body) + len(body.memory) if type(body) is Shared else len(body)
         left = self.held.get(call_id, 1) - 1
         if left:
             self.held[call_id] = left
@@ -130,7 +139,9 @@ class Client:
             results = Results(self._number, outcomes)
             self._unconfirmed.append(results)
             yield results
-        self.outcomes = []
+        if self.outcomes:
+            self.kept.sent(self._number)
+            self.outcomes = []
 
     def renew(self, message: Attach | Renew, now: float) -> None:
         """It is alive, has sent groups up to that number, and wants to hear this."""
@@ -144,9 +155,10 @@ class Client:
         """The client has the results up to this number."""
         while self._unconfirmed and self._unconfirmed[0].number <= number:
             self._unconfirmed.popleft()
+        self.kept.confirmed(number)
 
     def hello(self, template: Hello) -> Iterator[Message]:
-        """What is held of it, then everything that it has not confirmed."""
+        """What is held of it, then everything that it has not confirmed, or may not have heard."""
         holding = set(self.held)
         for results in self._unconfirmed:
             holding.update(outcome[0] for outcome in results.outcomes)
@@ -160,6 +172,8 @@ class Client:
             blobs=sorted(self.needs.have),
         )
         yield from self._unconfirmed
+        if self.failure is not None:
+            yield self.failure
 
     def begin_anew(self) -> None:
         """It attaches again: what it had sent in part is lost, and the calls that wait for it."""
@@ -215,6 +229,7 @@ class Slot:
     begun: Begun | None = None  # an item with a limit
     doomed: list[Ending] = field(default_factory=list)  # to be decided, see `Endings`
     ending: Ending | None = None  # what its process is being ended for
+    waits: bool = False  # its process starts nothing before it hears `GO_ON`
 
     def reporting_for(self, client: Client) -> list[tuple[Any, ...]]:
         """The frame that says what a client wants to hear, if the process has not been told."""

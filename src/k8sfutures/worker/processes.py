@@ -39,6 +39,8 @@ _BUFFER: Final = 1 << 20
 _MOST_FILES: Final = 64
 """Open files that one message through a socket carries; the kernel takes 253."""
 
+_PARTS: Final = bytes((PARTS,))
+
 Frame = tuple[int, int, int, int, bytes]
 """What a CPU process says; see `cpu_process`."""
 
@@ -92,17 +94,23 @@ class Channels:
         Returns:
             Whether everything has been written.
         """
-        data = memoryview(b"".join([self._packer.pack(frame) for frame in frames]))
+        packed = [self._packer.pack(frame) for frame in frames]
+        if sum(map(len, packed)) <= _BUFFER:
+            packed = [b"".join(packed)]
+        data = memoryview(packed[0])
         for start in range(0, len(files), _MOST_FILES):
             # A file comes with the first byte of what it is sent with, and so before its frame.
             copies = [os.dup(file) for file in files[start : start + _MOST_FILES]]
             self._unsent.append((data[:1] if copies else data, copies))
             data = data[1:]
         self._unsent.append((data, []))
+        self._unsent += ((memoryview(more), []) for more in packed[1:])
         done = self.resume()
         if tokens:
-            packed = b"".join([token.to_bytes(TOKEN_SIZE, "little") for token in tokens])
-            os.write(self._tokens_write, packed)
+            os.write(
+                self._tokens_write,
+                b"".join([token.to_bytes(TOKEN_SIZE, "little") for token in tokens]),
+            )
         return done
 
     def resume(self) -> bool:
@@ -161,17 +169,21 @@ class Channels:
     def _frames(self, received: bytes) -> list[Frame]:
         self._unpacker.feed(received)
         frames = list(self._unpacker)
-        if not all(type(frame) is tuple and len(frame) == 5 for frame in frames):
+        if not all(
+            type(frame) is tuple and len(frame) == 5 and type(frame[4]) is bytes for frame in frames
+        ):
             raise ValueError("not the frames of a CPU process")
-        if self._files:
+        if self._files or any(frame[4][:1] == _PARTS for frame in frames):
             frames = [self._with_memory(frame) for frame in frames]
         return frames
 
     def _with_memory(self, frame: Frame) -> Frame:
         """An outcome whose parts are in shared memory, with that."""
         token, item, status, number, body = frame
-        if status > CRASHED or body[:1] != bytes((PARTS,)):
+        if status > CRASHED or body[:1] != _PARTS:
             return frame
+        if not self._files:
+            raise ValueError("an outcome without its file")
         return token, item, status, number, Shared.of(body, self._files.popleft())
 
     def read_rest(self) -> list[Frame]:
