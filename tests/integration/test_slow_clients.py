@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from k8sfutures.errors import WorkerCrashed
 from k8sfutures.worker.kept import MOST_KEPT
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(60)]
@@ -22,6 +24,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(60)]
 SIZE = 8_000_000
 ITEMS = 60  # 480 MB, where the bound is at 268
 SLOTS = len(os.sched_getaffinity(0))
+BLOCK = bytes(SIZE)
+PAGE = 4096
 
 # The first item suspends the client, all of whose items are with the pod by then.
 CLIENT = f"""
@@ -60,10 +64,6 @@ def kept_by(agent: int) -> int:
             start, _, end = line.partition(" ")[0].partition("-")
             total += int(end, 16) - int(start, 16)
     return total
-
-
-def children_of(pid: int) -> list[int]:
-    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -130,18 +130,15 @@ def test_its_pod_keeps_what_is_bounded_and_works_for_others(rabbitmq, suspended)
         # They take turns: as many calls of the slow one would have run.
         assert list(ex.map(pow, range(50), [2] * 50)) == [n * n for n in range(50)]
     assert slow.go_on() == f"{ITEMS}\n"
-    page = 4096
-    assert slow.most < MOST_KEPT + SLOTS * (SIZE + page)
+    assert slow.most < MOST_KEPT + SLOTS * (SIZE + PAGE)
 
 
-def test_its_processes_may_die_meanwhile(suspended):
+def test_processes_may_die_meanwhile(rabbitmq, suspended):
     slow = suspended("takes")
-    (zygote,) = children_of(slow.agent)
-    processes = children_of(zygote)
-    assert len(processes) == SLOTS
-    for process in processes:
-        os.kill(process, signal.SIGKILL)
-    assert slow.go_on() == f"{ITEMS}\n", "something ran there"
+    with rabbitmq.executor() as ex:
+        for future in [ex.submit(os._exit, 1) for _ in range(2 * SLOTS)]:
+            assert isinstance(future.exception(), WorkerCrashed)
+    assert slow.go_on() == f"{ITEMS}\n", "none of its calls ran there"
 
 
 @pytest.mark.parametrize("then", ["shutdown", "kill_workers"])
@@ -151,6 +148,44 @@ def test_it_may_leave(rabbitmq, suspended, then):
     until(lambda: kept_by(slow.agent) == 0, "the pod keeps what nobody wants")
     with rabbitmq.executor() as ex:
         assert ex.submit(pow, 2, 3).result() == 8
+
+
+@pytest.mark.skipif(SLOTS < 2, reason="two calls wait for each other")
+def test_a_callback_may_take_its_time(rabbitmq):
+    """It holds the thread that takes the results of all calls."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(_future) -> None:
+        entered.set()
+        assert gate.wait(50)
+
+    def wait_for_word(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.recv(1)
+
+    def make(index: int, port: int) -> tuple[int, bytes]:
+        if index == 0:
+            wait_for_word(port)
+        return index, BLOCK
+
+    with rabbitmq.executor() as ex, socket.create_server(("127.0.0.1", 0)) as server:
+        assert ex.submit(pow, 2, 3).result() == 8
+        (agent,) = rabbitmq.pids().values()
+        port = server.getsockname()[1]
+        ex.submit(wait_for_word, port).add_done_callback(hold)
+        first, _ = server.accept()
+        results = ex.map(make, range(ITEMS), [port] * ITEMS, chunksize=ITEMS)
+        second, _ = server.accept()
+        with first, second:
+            first.sendall(b"1")
+            assert entered.wait(30)
+            second.sendall(b"2")
+            until(lambda: kept_by(agent) >= MOST_KEPT, "the pod keeps less than it may")
+            with rabbitmq.executor() as other:
+                assert other.submit(pow, 2, 3).result() == 8
+            assert kept_by(agent) < MOST_KEPT + SLOTS * (SIZE + PAGE)
+            gate.set()
+            assert [index for index, block in results if block == BLOCK] == [*range(ITEMS)]
 
 
 @pytest.mark.slow
