@@ -133,6 +133,14 @@ def stop_itself():
     return "good morning"
 
 
+def stop(pid):
+    """Until it is: a process that is only to be stopped may still take what is next."""
+    assert pid != os.getpid()
+    os.kill(pid, signal.SIGSTOP)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+
+
 def wake(pid):
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
@@ -197,7 +205,7 @@ def test_an_idle_process_that_is_stopped_is_given_nothing_until_it_goes_on(make_
     first, second = both = until_two_have_calls(ex)
     if ex.submit(os.getpid).result(30) == second:
         first, second = second, first
-    ex.submit(os.kill, second, signal.SIGSTOP).result(30)
+    ex.submit(stop, second).result(30)
     try:
         for _ in range(10):
             assert pids_of(ex) == {first}
@@ -230,7 +238,7 @@ def test_one_that_is_to_end_and_is_stopped_ends(make_executor):
     first, second = until_two_have_calls(ex)
     if ex.submit(os.getpid).result(30) == second:
         first, second = second, first
-    ex.submit(os.kill, second, signal.SIGSTOP).result(30)
+    ex.submit(stop, second).result(30)
     assert pids_of(ex) == {first}
     ex.shutdown()
     after = make_executor()
