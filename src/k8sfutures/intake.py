@@ -35,6 +35,10 @@ class Intake:
         """Whether it takes nothing new."""
         self.broken: ExecutorBroken | None = None
         """Why the executor can run nothing any more, if so."""
+        self.interrupted = False
+        """Whether a Ctrl-C ends it."""
+        self.ended = threading.Event()
+        """Set when the manager thread has let go of everything."""
         self.blobs = blobs
         self.functions = Functions(blobs)
 
