@@ -1,8 +1,12 @@
 """What a big argument costs that many calls share: bytes through the broker, and time.
 
-On two local pods of one CPU each, by `submit`, `map` and `functools.partial`, with an array and
-with ``bytes``; beside them the standard library, which sends it with each call, and so gets fewer
-calls. Pods and client reach the broker through a relay that counts. See README.md.
+On two local pods of one CPU each, or on those of a cluster; by `submit`, `map` and
+`functools.partial`, with an array and with ``bytes``. Beside them the standard library, which
+sends it with each call, and so gets fewer calls. Pods and client reach the broker through a relay
+that counts. See README.md.
+
+``--pods kubernetes`` takes cluster, broker and image (which must have NumPy) from the usual
+settings, and wants ``--relay-host``: an address of this machine that pods can reach.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import numpy as np
 from k8sfutures import K8sRabbitExecutor
 from k8sfutures.address import parse_amqp_url
 from k8sfutures.broker import ensure_local_broker
+from k8sfutures.config import load_settings
 
 from . import workloads
 from .relay import Relay
@@ -59,20 +64,23 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=500)
     parser.add_argument("--standard-calls", type=int, default=20)
     parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--pods", choices=("local", "kubernetes"), default="local")
+    parser.add_argument("--relay-host", default="127.0.0.1", metavar="ADDRESS")
     arguments = parser.parse_args()
     calls, size = arguments.calls, arguments.megabytes * 1_000_000
-    url = ensure_local_broker()
+    url = load_settings({}).amqp_url or ensure_local_broker()
     address = parse_amqp_url(url)
-    relay = Relay((address.host, address.port))
-    through = url.replace(f":{address.port}", f":{relay.port}")
+    relay = Relay((address.host, address.port), arguments.relay_host)
+    login, _, rest = url.rpartition("@")
+    path = rest.partition("/")[2]
     ours = K8sRabbitExecutor(
-        pods="local",
-        amqp_url=through,
-        worker_processes=1,
+        pods=arguments.pods,
+        amqp_url=f"{login}@{arguments.relay_host}:{relay.port}/{path}",
+        worker_processes=1 if arguments.pods == "local" else None,
         pool=f"data-path-{os.getpid()}",
         warm_for=10,
     )
-    print(f"{arguments.megabytes} MB shared by {calls} calls on two pods of one CPU")
+    print(f"{arguments.megabytes} MB shared by {calls} calls on {arguments.pods} pods")
     print("| shared | to the broker, MB | from it, MB | ms a call | standard library, ms a call |")
     print("| --- | --- | --- | --- | --- |")
     with ours, ProcessPoolExecutor(2) as standard:

@@ -8,10 +8,11 @@ import threading
 
 
 class Relay:
-    """Forwards connections to a broker, on a port of its own on the loopback interface.
+    """Forwards connections to a broker, on a port of its own.
 
     Args:
         target: host and port of the broker.
+        host: the address of this machine to listen at.
 
     Attributes:
         port: where it listens.
@@ -19,9 +20,9 @@ class Relay:
         received: bytes from it.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         self.sent = 0
         self.received = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 _DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
@@ -48,15 +48,13 @@ def parse_amqp_url(url: str) -> BrokerAddress:
     """
     if any(character.isspace() or not character.isprintable() for character in url):
         raise ValueError("an AMQP URL has no spaces and no control characters")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        # What urllib says can quote the whole authority, and with it the password.
+    read = _read(url)
+    if read is None:
         raise ValueError(
             "its host or port (1 to 65535) cannot be read; in a user or password, write special "
             "characters percent-encoded: / is %2F, @ is %40, # is %23"
-        ) from None
+        )
+    parts, host, port = read
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError("an AMQP URL begins with amqp:// or amqps://")
     if not host or port == 0:
@@ -81,6 +79,15 @@ def parse_amqp_url(url: str) -> BrokerAddress:
         virtual_host=unquote(vhost) or "/",
         options=options,
     )
+
+
+def _read(url: str) -> tuple[SplitResult, str | None, int | None] | None:
+    # What urllib says can quote the whole authority, and with it the password: so it must not
+    # even be the context of our own error.
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        return parts, parts.hostname, parts.port
+    return None
 
 
 def without_password(url: str) -> str:

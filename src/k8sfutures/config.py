@@ -333,12 +333,15 @@ def _files(environ: Mapping[str, str], start: Path, home: Path) -> Iterator[Path
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    wrong = ""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingValueError(f"the settings in {path} cannot be read: {error}") from error
     except ValueError as error:  # TOMLDecodeError (with line and column), or not UTF-8.
-        raise SettingValueError(f"{path} is not valid TOML: {error}") from None
+        wrong = str(error)
+    if wrong:  # Not in there: such an error holds the whole file, passwords included.
+        raise SettingValueError(f"{path} is not valid TOML: {wrong}")
     if unknown := [name for name in table if name not in _SETTINGS]:
         name = unknown[0]
         raise SettingValueError(f"{path} sets {name!r}, which is no setting.{_suggestion(name)}")

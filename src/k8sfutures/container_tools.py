@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -139,13 +140,11 @@ class Login:
             *(self._tool, "login", "--username", user, "--password-stdin"),
             *(*self.options, *more, registry),
         ]
-        try:
+        done = None
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it holds what was written to stdin
             done = _finished(command, self.environment, _LOGIN_SECONDS, f"{password}\n")
-        except subprocess.TimeoutExpired:
-            # Not as the cause: it holds what was written to stdin.
-            raise ImageError(
-                f"{registry} did not answer a login within {_LOGIN_SECONDS:.0f} s"
-            ) from None
+        if done is None:
+            raise ImageError(f"{registry} did not answer a login within {_LOGIN_SECONDS:.0f} s")
         if done.returncode:
             said = done.stdout.replace(password, "***").strip()
             raise ImageError(

@@ -61,7 +61,7 @@ def refuse_asynchronous(function: Any) -> None:
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)  # it has the user's data
 class PickledFunction:
     """A function as it travels: once for each pod, under its id.
 

@@ -55,12 +55,10 @@ class Tls:
         """
         try:
             context = ssl.create_default_context(cadata=self.ca)
-        except ValueError as error:  # an SSLError is an OSError; this is of what is not ASCII
-            raise SettingValueError(f"tls_ca has no certificates in PEM form: {error}") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # of OpenSSL's, or of text that is not ASCII
             raise SettingValueError(
                 f"tls_ca has no certificates in PEM form: {_reason(error)}"
-            ) from None
+            ) from error
         if self.certificate is not None:
             _show(context, f"{self.certificate}\n{self.key or ''}")
         return context
@@ -106,12 +104,12 @@ def _read(name: str, value: str | None) -> str | None:
     try:
         return Path(value).read_text("utf-8")
     except (OSError, ValueError) as error:
-        # Without the value: it may be a key that lacks its first line.
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise SettingValueError(
-            f"{name} must be a PEM text, or the path of a file that has one, and cannot be read as "
-            f"either: {why}"
-        ) from None
+    # Not in there: such an error has the value, which may be a key that lacks its first line.
+    raise SettingValueError(
+        f"{name} must be a PEM text, or the path of a file that has one, and cannot be read as "
+        f"either: {why}"
+    )
 
 
 def _text(value: object) -> str | None:
@@ -135,13 +133,13 @@ def _show(context: ssl.SSLContext, chain: str) -> None:
         raise SettingValueError(
             f"tls_certificate and tls_key are not a certificate and its key, in PEM form: "
             f"{_reason(error)}"
-        ) from None
+        ) from error
     finally:
         os.close(descriptor)
 
 
-def _reason(error: OSError) -> str:
-    reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     return str(reason).lower().replace("_", " ")
 
 

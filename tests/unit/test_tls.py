@@ -37,7 +37,15 @@ def secret_lines(pem):
 def refused(*args):
     with pytest.raises(SettingValueError) as caught:
         tls_of(*args)
-    return "".join(traceback.format_exception(caught.value))
+    return "".join(map(str, _chain(caught.value)))
+
+
+def _chain(error):
+    """It, and whatever can be found through it."""
+    while error is not None:
+        yield "".join(traceback.format_exception(error))
+        yield repr(error)
+        error = error.__cause__ or error.__context__
 
 
 class TestSettings:

@@ -127,6 +127,7 @@ def read(text: str, environ: Mapping[str, str]) -> PodConfig:
             words = f"it has no {error}"
         elif isinstance(error, json.JSONDecodeError):
             words = f"it is not JSON: {error.msg} at character {error.pos}"
-        raise ValueError(
-            f"this is not the configuration that a client gives its pods (a JSON object): {words}"
-        ) from None
+    # Not in there: such an error may hold the whole text.
+    raise ValueError(
+        f"this is not the configuration that a client gives its pods (a JSON object): {words}"
+    )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import select
 import signal
@@ -172,6 +173,9 @@ def main() -> None:
     _adopt_orphans()
     get_used_to_bulk()
     pods_folder.make()
+    # A collection writes to each object that it looks at, and so to memory that is shared so far.
+    gc.collect()
+    gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as control:
         Zygote(control).run()
 
