@@ -296,7 +296,9 @@ BUSY = """
     pool, journal, seconds, count = sys.argv[1:]
     from pathlib import Path
     with K8sRabbitExecutor(pods="local", pool=pool) as ex:
-        futures = [ex.submit(work, Path(journal), str(n), float(seconds)) for n in range(int(count))]
+        futures = [
+            ex.submit(work, Path(journal), str(n), float(seconds)) for n in range(int(count))
+        ]
         while not futures[0].running():
             time.sleep(0.01)
         print("ready", flush=True)
