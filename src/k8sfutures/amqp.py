@@ -119,7 +119,8 @@ class AmqpEndpoint:
         self._connection: Any = None
         self._channel: Any = None
         self._up = False
-        self._was_up = False
+        self._was_up = False  # ever
+        self._is_in_use = False  # this connection is, or was
         self._closing = False
         self._pause = _FIRST_PAUSE
         self._on_closed: Callable[[], None] | None = None
@@ -129,6 +130,7 @@ class AmqpEndpoint:
         """Connect, and go on connecting whenever the connection is lost."""
         if self._closing:
             return
+        self._is_in_use = False
         self._connection = SelectConnection(
             self._parameters,
             on_open_callback=self._opened,
@@ -218,7 +220,7 @@ class AmqpEndpoint:
         )
 
     def _consuming(self, _frame: object) -> None:
-        self._up = self._was_up = True
+        self._up = self._was_up = self._is_in_use = True
         self._pause = _FIRST_PAUSE
         self._channel.add_on_cancel_callback(self._cancelled)
         self._emit(LinkUp())
@@ -298,7 +300,9 @@ class AmqpEndpoint:
         if isinstance(cause, pika.exceptions.IncompatibleProtocolError):
             hint = " If that is its port for TLS, the URL begins with amqps://."
         unreachable = BrokerUnreachable(
-            f"no broker at {self._address.safe}: {_words(cause)}; is RabbitMQ running there, "
+            f"the connection to the broker at {self._address.safe} is lost: {_words(cause)}"
+            if self._is_in_use
+            else f"no broker at {self._address.safe}: {_words(cause)}; is RabbitMQ running there, "
             f"and is the setting amqp_url right?{hint}"
         )
         if not isinstance(cause, pika.exceptions.AMQPError):  # its words are in the text
