@@ -41,10 +41,10 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     with contextlib.ExitStack() as stack:
         count = 0
 
-        def start(source: str, *arguments: object) -> Program:
+        def start(source: str, *arguments: object, before: tuple[str, ...] = ()) -> Program:
             nonlocal count
             count += 1
-            running = Program(tmp_path / f"program{count}.py", source, arguments)
+            running = Program(tmp_path / f"program{count}.py", source, arguments, before)
             stack.callback(running.close)
             return running
 

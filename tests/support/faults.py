@@ -76,14 +76,39 @@ def work(journal: Path, name: str, seconds: float) -> str:
     return name
 
 
-class Program:
-    """A program of a user's, that says what it does on its standard output, line by line."""
+def work_until(journal: Path, name: str, path: Path) -> str:
+    """Goes on until a file is there; notes when it starts, and in which process."""
+    with journal.open("a") as file:
+        file.write(f"start {name} {os.getpid()}\n")
+    while not path.exists():
+        time.sleep(0.02)
+    return name
 
-    def __init__(self, path: Path, source: str, arguments: tuple[object, ...]) -> None:
+
+class Program:
+    """A program of a user's, that says what it does on its standard output, line by line.
+
+    Args:
+        path: where to put it.
+        source: what to put there.
+        arguments: for it.
+        before: a command that starts it.
+    """
+
+    def __init__(
+        self, path: Path, source: str, arguments: tuple[object, ...], before: tuple[str, ...] = ()
+    ) -> None:
         path.write_text(textwrap.dedent(source))
         self.process = subprocess.Popen(
             # A job in the background ignores SIGINT, and so would what it starts.
-            ["env", "--default-signal=INT", sys.executable, str(path), *map(str, arguments)],
+            [
+                *before,
+                "env",
+                "--default-signal=INT",
+                sys.executable,
+                str(path),
+                *map(str, arguments),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
