@@ -141,7 +141,7 @@ STUBBORN = """
 
     with K8sRabbitExecutor(pods="local", pool=sys.argv[1]) as ex:
         ex.submit(pow, 2, 3).add_done_callback(block)
-        future = ex.submit(time.sleep, 60)
+        future = ex.submit(time.sleep, 3)
         future.result()
 """
 
@@ -154,6 +154,7 @@ def test_a_second_ctrl_c_gets_out_at_once(rabbitmq, program):
     assert running.process.stderr.readline().startswith("Ctrl-C: ")
     running.interrupt()
     code, _, error = running.end()
+    rabbitmq.lose_pod()  # which has not been told, and waits for a client that could come back
     assert code == -signal.SIGINT
     assert error.count("Traceback") == 1
 
@@ -236,7 +237,7 @@ def test_ctrl_c_ends_the_command_line_with_a_word(program, tmp_path, monkeypatch
 FAILING = """
     import sys
     from k8sfutures import K8sRabbitExecutor
-    with K8sRabbitExecutor(pods="local", pool=sys.argv[1], startup_timeout=2) as ex:
+    with K8sRabbitExecutor(pods="local", pool=sys.argv[1], startup_timeout=1) as ex:
         future = ex.submit(pow, 2, 3)
         future.result()
 """
@@ -290,14 +291,14 @@ def test_after_an_exception_in_the_with_block_calls_are_finished(rabbitmq, journ
 # --- a client that is killed, or stopped for longer than its lease
 
 BUSY = """
-    import os, sys, time
-    from faults import work
-    from k8sfutures import K8sRabbitExecutor
-    pool, journal, seconds, count = sys.argv[1:]
+    import sys, time
     from pathlib import Path
+    from faults import work_until
+    from k8sfutures import K8sRabbitExecutor
+    pool, journal, until, count = sys.argv[1:]
     with K8sRabbitExecutor(pods="local", pool=pool) as ex:
         futures = [
-            ex.submit(work, Path(journal), str(n), float(seconds)) for n in range(int(count))
+            ex.submit(work_until, Path(journal), str(n), Path(until)) for n in range(int(count))
         ]
         while not futures[0].running():
             time.sleep(0.01)
@@ -314,9 +315,9 @@ def with_support(monkeypatch):
 
 @pytest.mark.slow
 def test_pods_drop_the_work_of_a_client_that_is_killed_and_stay_warm(
-    rabbitmq, program, journal, with_support
+    rabbitmq, program, journal, with_support, tmp_path
 ):
-    running = program(BUSY, rabbitmq.pool, journal.path, 60, 6)
+    running = program(BUSY, rabbitmq.pool, journal.path, tmp_path / "never", 6)
     running.wait_for("ready")
     process = int(journal.wait_for(r"start 0 (\d+)")[1])
     pods = rabbitmq.pids()
@@ -331,22 +332,23 @@ def test_pods_drop_the_work_of_a_client_that_is_killed_and_stay_warm(
 
 @pytest.mark.slow
 def test_a_client_that_is_stopped_for_longer_than_its_lease_goes_on_afterwards(
-    rabbitmq, program, faulty_proxy, journal, with_support, monkeypatch
+    rabbitmq, program, faulty_proxy, journal, with_support, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("K8SFUTURES_AMQP_URL", faulty_proxy.url)
-    running = program(BUSY, rabbitmq.pool, journal.path, 20, 2)
+    running = program(BUSY, rabbitmq.pool, journal.path, tmp_path / "now", 6)
     running.wait_for("ready")
     process = int(journal.wait_for(r"start 0 (\d+)")[1])
     os.kill(running.pid, signal.SIGSTOP)
     faulty_proxy.reset()  # as the broker does when it misses heartbeats
     assert wait_for_end(process, 40), "its lease has ended"
+    (tmp_path / "now").touch()
     os.kill(running.pid, signal.SIGCONT)
-    assert running.say() == "0 1"
+    assert running.say() == "0 1 2 3 4 5"
     assert running.say() == "8"
     code, _, _ = running.end()
     assert code == 0
     starts = [line.split()[1] for line in journal.lines() if line.startswith("start")]
-    assert set(starts) == set("01")
+    assert set(starts) == set("012345")
 
 
 # --- the interpreter's exit

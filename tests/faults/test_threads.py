@@ -55,6 +55,7 @@ def test_the_connection_thread(rabbitmq):
         next(checks)
         ex._manager._session._link._loop.add_callback_threadsafe(fail)
         next(checks, None)
+        rabbitmq.lose_pod()  # which has not been told
 
 
 @pytest.mark.parametrize("link", ["memory", pytest.param("rabbitmq", marks=pytest.mark.broker)])
