@@ -6,7 +6,7 @@ import queue
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 from .blobs import Blobs
 from .control import WAKE, Control, MapExtended, MapStarted, Refused, Shutdown
@@ -16,6 +16,12 @@ from .link import LinkEvent
 from .maps import Map
 from .messages import Call
 from .pods import PodEvent
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds for the link, the provisioning thread and the output to end at shutdown."""
+
+HURRY: Final = 0.5
+"""The same after a Ctrl-C, which may have come in the middle of a start."""
 
 
 class Intake:
@@ -41,6 +47,11 @@ class Intake:
         """Set when the manager thread has let go of everything."""
         self.blobs = blobs
         self.functions = Functions(blobs)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for each of the other threads to end."""
+        return HURRY if self.interrupted else CLOSE_TIMEOUT
 
     def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
         """Queue a call; returns whether it was taken, which it is not after shutdown."""

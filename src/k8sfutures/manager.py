@@ -54,12 +54,6 @@ logger = logging.getLogger(__name__)
 BULKY_ITEM: Final = 16 * 1024
 """Bytes from which on an item of a map is so bulky that ranges have fewer of them."""
 
-CLOSE_TIMEOUT: Final = 5.0
-"""Seconds for the link, the provisioning thread and the output to end at shutdown."""
-
-HURRY: Final = 0.5
-"""The same after a Ctrl-C, which may have come in the middle of a start."""
-
 
 class Manager(Intake):
     """See the module's text.
@@ -413,10 +407,9 @@ class Manager(Intake):
         # A broken executor's calls are of no use to anyone; else nothing runs any more.
         self._session.leave(signal.SIGKILL if self.broken is not None else 0)
         self._provisioner.close()
-        timeout = HURRY if self.interrupted else CLOSE_TIMEOUT
-        self._session.close(timeout)
-        self._provisioner.join(timeout)
-        self._printer.close(timeout)
+        self._session.close(self.patience)
+        self._provisioner.join(self.patience)
+        self._printer.close(self.patience)
 
     def _fail_the_rest(self) -> None:
         """What slipped into the inbox while we were leaving."""

@@ -62,12 +62,12 @@ def crash_in_a_thread():
 @pytest.mark.parametrize(
     ("crash", "number", "code", "words"),
     [
-        (killed(signal.SIGKILL), signal.SIGKILL, None, "killed by signal 9 (SIGKILL); out of mem"),
-        (killed(signal.SIGTERM), signal.SIGTERM, None, "killed by signal 15 (SIGTERM)"),
-        (killed(signal.SIGRTMIN + 3), signal.SIGRTMIN + 3, None, "killed by signal 37"),
-        (exit_at_once, None, 7, "exited with code 7; did the call end its process"),
-        (segfault, signal.SIGSEGV, None, "killed by signal 11 (SIGSEGV); a crash in native code?"),
-        (crash_in_a_thread, signal.SIGABRT, None, "killed by signal 6 (SIGABRT); an abort"),
+        (killed(signal.SIGKILL), signal.SIGKILL, None, "by signal 9 (SIGKILL)…; out of memory"),
+        (killed(signal.SIGTERM), signal.SIGTERM, None, "by signal 15 (SIGTERM)"),
+        (killed(signal.SIGRTMIN + 3), signal.SIGRTMIN + 3, None, "by signal 37"),
+        (exit_at_once, None, 7, "exited with code 7…; did the call end its process, with os._exit"),
+        (segfault, signal.SIGSEGV, None, "by signal 11 (SIGSEGV)…; a crash in native code?"),
+        (crash_in_a_thread, signal.SIGABRT, None, "by signal 6 (SIGABRT)…; an abort in native"),
     ],
     ids=["SIGKILL", "SIGTERM", "real-time signal", "os._exit", "segmentation fault", "abort"],
 )
@@ -82,7 +82,7 @@ def test_a_process_that_dies_costs_the_call_that_ran_there(cluster, crash, numbe
         assert (error.signal, error.exitcode) == (number, code)
         assert error.pod in cluster.pids()
         assert error.cpu_id in os.sched_getaffinity(0)
-        for word in (words, error.pod, f"CPU id {error.cpu_id}", f"pid {error.pid}"):
+        for word in (*words.split("…"), error.pod, f"CPU id {error.cpu_id}", f"pid {error.pid}"):
             assert word in str(error)
         travels(error)
         expected = [n * n for n in range(500)]
@@ -210,7 +210,7 @@ def test_without_retries_the_exception_says_what_became_of_the_pod(rabbitmq, jou
         (reason,) = error.reasons
         assert f"the local pod {name} was killed by signal 9 (Killed)" in reason
         assert "connected to the broker" in reason, "the end of its log"
-        assert f"lost with 1 pod and is not tried again (retries=0):\n  1. {name}: " in str(error)
+        assert f"lost with 1 pod and is not tried again (retries=0):\n  1. {name}" in str(error)
         assert reason in str(error)
         travels(error)
         assert ex.submit(square, 3).result(30) == 9
@@ -230,7 +230,8 @@ def test_a_call_that_kills_every_pod_is_stopped_and_takes_no_neighbour_along(rab
     text = str(error)
     assert "lost with 3 pods and is not tried again (retries=2); it may be what ended them" in text
     for number, (pod, reason) in enumerate(zip(error.pods, error.reasons, strict=True), 1):
-        assert f"\n  {number}. {pod}: {reason}" in text
+        assert f"\n  {number}. {pod}" in text
+        assert reason in text
         assert "was killed by signal 9" in reason
     travels(error)
 
