@@ -218,7 +218,7 @@ class InitializerFailed(ExecutorBroken):
 
 
 class WorkersTerminated(ExecutorBroken):
-    """``terminate_workers()`` or ``kill_workers()`` was called."""
+    """``terminate_workers()`` or ``kill_workers()`` was called, or Ctrl-C ended the program."""
 
 
 class ThreadDied(ExecutorBroken):

@@ -31,8 +31,10 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from . import interrupts
 from .amqp import AmqpLink
 from .arguments import check_arguments, check_map_arguments, pickled_initializer
 from .blobs import Blobs
@@ -64,12 +66,7 @@ def _at_exit() -> None:
     """Finish pending work before the interpreter ends, as the standard library's pools do."""
     global _exiting  # noqa: PLW0603
     _exiting = True
-    managers = list(_managers)
-    for manager in managers:
-        manager.close()
-    for manager in managers:
-        if manager.thread.ident is not None:  # else the interpreter could not start it
-            manager.thread.join()
+    interrupts.wait_at_exit(_managers)
 
 
 def _in_forked_child() -> None:
@@ -259,9 +256,19 @@ class K8sRabbitExecutor(Executor):
         """
         self._check_process()
         self._manager.close(cancel=cancel_futures)
-        thread = self._manager.thread
-        if wait and thread.ident is not None and thread is not threading.current_thread():
-            thread.join()
+        if wait and self._manager.thread is not threading.current_thread():
+            interrupts.wait_for(self._manager)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and os.getpid() == self._pid:
+            interrupts.leave(self._manager)
+        else:
+            self.shutdown(wait=True)
 
     # --- as of Python 3.14
 
@@ -280,7 +287,7 @@ class K8sRabbitExecutor(Executor):
     def _end_workers(self, number: int, method: str) -> None:
         self._check_process()
         if self._manager.thread.is_alive():
-            self._manager.post(Terminate(number, method))
+            self._manager.post(Terminate(number, f"{method}()"))
         self.shutdown(wait=True, cancel_futures=True)
 
     # --- beyond the standard library

@@ -21,6 +21,11 @@ from .options import Options
 from .pods import PodEvent
 
 NEVER: Final = float("inf")
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds for the link, the provisioning thread and the output to end at shutdown."""
+
+HURRY: Final = 0.5
+"""The same after a Ctrl-C, which may have come in the middle of a start."""
 
 
 class Intake:
@@ -45,8 +50,17 @@ class Intake:
         """Ids of submitted calls; one that runs again for what it raised gets another."""
         self.chosen: dict[int, Options] = {}
         """Of calls that have any, by id; put in before the call is submitted."""
+        self.interrupted = False
+        """Whether a Ctrl-C ends it."""
+        self.ended = threading.Event()
+        """Set when the manager thread has let go of everything."""
         self.blobs = blobs
         self.functions = Functions(blobs)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for each of the other threads to end."""
+        return HURRY if self.interrupted else CLOSE_TIMEOUT
 
     def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
         """Queue a call; returns whether it was taken, which it is not after shutdown."""

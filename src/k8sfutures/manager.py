@@ -40,7 +40,7 @@ from .control import (
 from .demand import Demand
 from .errors import ExecutorBroken, PodLost, ResultNotLoadable, ThreadDied, WorkersTerminated
 from .intake import Intake
-from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
+from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received
 from .losses import Losses
 from .map_table import MapTable
 from .messages import RESULT, Call, Cancel, Group
@@ -55,9 +55,6 @@ logger = logging.getLogger(__name__)
 
 BULKY_ITEM: Final = 16 * 1024
 """Bytes from which on an item of a map is so bulky that ranges have fewer of them."""
-
-CLOSE_TIMEOUT: Final = 5.0
-"""Seconds for the link, the provisioning thread and the output to end at shutdown."""
 
 
 class Manager(Intake):
@@ -118,6 +115,7 @@ class Manager(Intake):
                 self._leave()
             finally:
                 self._fail_the_rest()
+                self.ended.set()
 
     def _wait_and_handle(self) -> None:
         inbox = self._inbox
@@ -177,8 +175,6 @@ class Manager(Intake):
                     self._cancel_pending()
             case Terminate():
                 self._terminate(item)
-            case LinkUp() | LinkDown() | LinkFailed() | Unroutable() | NobodyThere():
-                self._link_changed(item)
             case Credentials():
                 self._session.connect(item, self._inbox.put)
             case PodEnded():
@@ -187,25 +183,23 @@ class Manager(Intake):
                 self._session.starting(item)
             case PodsFailed():
                 self._break(item.error)
+            case _:
+                self._link_changed(item)
 
-    def _link_changed(
-        self, event: LinkUp | LinkDown | LinkFailed | Unroutable | NobodyThere
-    ) -> None:
+    def _link_changed(self, event: LinkEvent) -> None:
         match event:
             case LinkUp():
                 self._session.up(time.monotonic())
-            case NobodyThere():
-                self._session.nobody()
             case LinkDown():
                 if self._session.down(event.error):
                     self._provisioner.want_broker()
-            case Unroutable():
-                self._session.unroutable(event.peer, time.monotonic())
             case LinkFailed():
                 error = event.error
                 if not isinstance(error, ExecutorBroken):
                     error = thread_died("connection", error)
                 self._break(error)
+            case _:
+                self._session.noticed(event, time.monotonic())
 
     def _act(self, notices: Iterator[Notice]) -> None:
         """Do what follows from what the session has noticed."""
@@ -396,7 +390,7 @@ class Manager(Intake):
 
     def _terminate(self, order: Terminate) -> None:
         self._session.leave(order.signal)
-        self._break(WorkersTerminated(f"{order.method}() has ended the processes of this executor"))
+        self._break(WorkersTerminated(f"{order.method} has ended the processes of this executor"))
 
     def _break(self, error: ExecutorBroken) -> None:
         """The executor can run nothing any more: everything that it holds fails with `error`."""
@@ -421,9 +415,9 @@ class Manager(Intake):
         # A broken executor's calls are of no use to anyone; else nothing runs any more.
         self._session.leave(signal.SIGKILL if self.broken is not None else 0)
         self._provisioner.close()
-        self._session.close(CLOSE_TIMEOUT)
-        self._provisioner.join(CLOSE_TIMEOUT)
-        self._printer.close(CLOSE_TIMEOUT)
+        self._session.close(self.patience)
+        self._provisioner.join(self.patience)
+        self._printer.close(self.patience)
 
     def _fail_the_rest(self) -> None:
         """What slipped into the inbox while we were leaving."""

@@ -17,9 +17,11 @@ from ..drops import Drops
 from ..errors import ExecutorBroken, MessageError
 from ..link import (
     Endpoint,
+    LinkBlocked,
     LinkDown,
     LinkEvent,
     LinkFailed,
+    LinkFree,
     LinkUp,
     NobodyThere,
     Received,
@@ -66,6 +68,13 @@ GONE: Final = 10.0
 TICK: Final = 1.0
 """Seconds between looks at leases and at how long the pod has been unused."""
 
+WORK_KEPT: Final = 600.0
+"""Seconds that a pod stays without a broker, at least, while it has work of a client or outcomes
+that one has not got: a broker that comes back gets them."""
+
+CLOSING: Final = 5.0
+"""Seconds to leave a broker in peace, which it may not answer while it takes no messages."""
+
 YIELD_AFTER: Final = 1.5
 """Seconds without a client after which a pod ends when another pool wants its CPUs."""
 
@@ -108,6 +117,7 @@ class Agent:
         self._last_flush = 0.0
         self._unused_since = time.monotonic()
         self._down_since: float | None = None
+        self._deaf_since: float | None = None  # no client could be heard
         self._connected = False  # ever
         self._ending: str | None = None
         self.failure: BaseException | None = None
@@ -151,17 +161,21 @@ class Agent:
                 if not self._connected:
                     self._connected = True
                     self._unused_since = time.monotonic()  # nobody could have come before
-                self._last_heard = dict.fromkeys(self._last_heard, time.monotonic())
-                if self._down_since is not None:
-                    self._dispatcher.postpone(time.monotonic() - self._down_since)
-                    self._down_since = None
+                self._down_since = None
+                self._hear_again()
                 logger.info("connected to the broker")
                 self._endpoint.broadcast(self._codec.encode(self._config.hello(self._versions)))
             case LinkDown():
                 if self._down_since is None:
                     self._down_since = time.monotonic()
                     logger.warning("%s", event.error)
+                self._deaf_since = self._deaf_since or self._down_since
                 self._give_up_if_late(event.error)
+            case LinkBlocked():
+                # It takes nothing from clients either.
+                self._deaf_since = self._deaf_since or time.monotonic()
+            case LinkFree():
+                self._hear_again()
             case LinkFailed():
                 self._fail(event.error)
             case NobodyThere():
@@ -171,6 +185,13 @@ class Agent:
                 if time.monotonic() - self._last_heard.get(event.peer, 0.0) > GONE:
                     self._dispatcher.drop(event.peer, SIGKILL)
                     self._carry_out()
+
+    def _hear_again(self) -> None:
+        """Leases did not run while nobody could renew them."""
+        self._last_heard = dict.fromkeys(self._last_heard, time.monotonic())
+        if self._deaf_since is not None:
+            self._dispatcher.postpone(time.monotonic() - self._deaf_since)
+            self._deaf_since = None
 
     def _give_up_if_late(self, error: ExecutorBroken) -> None:
         """A pod that never finds the broker is of no use; its end says so, and why."""
@@ -304,7 +325,7 @@ class Agent:
     def _tick(self) -> None:
         now = time.monotonic()
         self._log.renew()
-        if self._down_since is None:
+        if self._deaf_since is None:
             self._dispatcher.tick(now)
             self._carry_out()
             self._look_after_clients(now)
@@ -312,8 +333,11 @@ class Agent:
             self._unused_since = now
         elif self._ending is None and now - self._unused_since > self._config.warm_for:
             self.drain(f"unused for {self._config.warm_for:g} s")
-        if self._down_since is not None and now - self._down_since > self._config.warm_for:
-            self.drain(f"no broker for {self._config.warm_for:g} s")
+        stay = self._config.warm_for
+        if self._dispatcher.busy:
+            stay = max(stay, WORK_KEPT)
+        if self._down_since is not None and now - self._down_since > stay:
+            self.drain(f"no broker for {stay:g} s")
             self._stop()
             return
         self._end_if_drained()
@@ -336,6 +360,7 @@ class Agent:
 
     def _stop(self) -> None:
         self._endpoint.close(self._loop.stop)
+        self._loop.call_later(CLOSING, self._loop.stop)
 
     def _fail(self, error: BaseException) -> None:
         logger.error("the pod cannot go on: %s", error)
