@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 _LARGE: Final = 31 * 1024 * 1024
 
 
+@functools.cache
 def get_used_to_bulk() -> None:
     """Have the C library keep the memory of large blocks for the next ones.
 
@@ -14,5 +16,8 @@ def get_used_to_bulk() -> None:
     size freed: then it raises its threshold for good (``M_MMAP_THRESHOLD`` in mallopt(3), at most
     32 MiB). Until then the kernel clears and maps every page of every message. With that, what is
     bulky takes four times the CPU time to receive, and comes in at 0.6 times the rate.
+
+    Once for each process: such a block would not be mapped any more, but cleared, and stay with
+    the arena of the thread that asked for it.
     """
-    bytearray(_LARGE)  # never touched, so this takes some microseconds and no memory
+    bytes(_LARGE)  # never touched, unlike a bytearray: it takes some microseconds and no memory

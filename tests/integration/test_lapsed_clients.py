@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from k8sfutures.link import Unroutable
 from k8sfutures.testing import MemoryCluster
 
 
@@ -56,3 +58,34 @@ def test_what_is_sent_before_the_client_notices_arrives(cluster, size):
         for round_ in range(3):
             assert ex.submit(np.sum, data + round_).result(20) == data.sum() + round_ * size
             assert list(ex.map(pow, range(50), range(50))) == [n**n for n in range(50)]
+
+
+def on_the_loop_of(pod, function):
+    """Call something on a pod's loop; returns what it returned."""
+    result, done = [], threading.Event()
+
+    def call():
+        result.append(function())
+        done.set()
+
+    pod.loop.add_callback_threadsafe(call)
+    assert done.wait(10)
+    return result[0]
+
+
+def test_a_client_that_was_silent_for_long_has_time_to_come_back(cluster):
+    """Broker and client find a dead connection at about the same time, 20 to 30 s late."""
+    with cluster.executor() as ex:
+        assert ex.submit(pow, 2, 3).result() == 8
+        (name,) = cluster.clients
+        (pod,) = (one for one in cluster._pods if one.running)
+
+        def its_queue_is_gone(since):
+            pod.agent._last_heard[name] -= 30
+            pod.agent._missing = since
+            pod.agent._link_event(Unroutable(name))
+            return pod.agent._dispatcher.clients
+
+        assert on_the_loop_of(pod, lambda: list(its_queue_is_gone({}))) == [name]
+        assert on_the_loop_of(pod, lambda: list(its_queue_is_gone({name: -1e9}))) == []
+        assert ex.submit(pow, 2, 3).result(20) == 8

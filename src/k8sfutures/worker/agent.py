@@ -112,6 +112,7 @@ class Agent:
         self._watchdog = Watchdog(loop, self._dispatcher, self._carry_out)
         self._log = PodLog()
         self._last_heard: dict[str, float] = {}
+        self._missing: dict[str, float] = {}  # clients whose queue is gone, and since when
         self._carrying_out = False
         self._flush_due = False
         self._last_flush = 0.0
@@ -182,13 +183,16 @@ class Agent:
                 pass  # only clients are told
             case Unroutable():
                 # A client that is gone, or has lost its connection and comes back.
-                if time.monotonic() - self._last_heard.get(event.peer, 0.0) > GONE:
+                # It may find that out as late as the broker does, so its silence is no measure.
+                now = time.monotonic()
+                if now - self._missing.setdefault(event.peer, now) > GONE:
                     self._dispatcher.drop(event.peer, SIGKILL)
                     self._carry_out()
 
     def _hear_again(self) -> None:
         """Leases did not run while nobody could renew them."""
         self._last_heard = dict.fromkeys(self._last_heard, time.monotonic())
+        self._missing.clear()
         if self._deaf_since is not None:
             self._dispatcher.postpone(time.monotonic() - self._deaf_since)
             self._deaf_since = None
@@ -215,6 +219,7 @@ class Agent:
             self._yield(message)
             return
         self._last_heard[sender] = time.monotonic()
+        self._missing.pop(sender, None)
         self._understood(sender, message)
         self._carry_out()
 
@@ -348,6 +353,8 @@ class Agent:
         for name in clients:
             if now - self._last_heard.get(name, now) > SILENCE:
                 self._post.now(name, Returned([], draining=False))
+        for name in self._missing.keys() - clients:
+            del self._missing[name]
         for name in self._last_heard.keys() - clients:
             del self._last_heard[name]
             self._forget(name)

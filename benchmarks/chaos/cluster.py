@@ -1,0 +1,184 @@
+"""A soak's world with pods on Kubernetes, in a namespace of its own that goes with it.
+
+Cluster, image and its registry are those of the usual settings (``KUBECONFIG``,
+``K8SFUTURES_IMAGE``, ...). It makes and deletes a namespace, pods, and runs a command in one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config
+from kubernetes.stream import stream
+
+from .world import World
+
+WORKERS = 4
+"""CPUs that clients use: one pod for each."""
+
+_SELECTOR = "app.kubernetes.io/name=k8sfutures"
+
+_USAGE = """
+import json, os
+found = dict(line.split(":", 1) for line in open("/proc/1/status") if ":" in line)
+print(json.dumps({"memory": int(found["VmRSS"].split()[0]), "files": len(os.listdir("/proc/1/fd")),
+    "threads": int(found["Threads"])}))
+"""
+
+
+class ClusterWorld(World):
+    """See the module's text.
+
+    Args:
+        folder: for files.
+        seed: of the clients.
+        say: prints a line.
+        host: an address of this machine that pods reach; None for the one it reaches others from.
+    """
+
+    pods = "kubernetes"
+
+    def __init__(
+        self, folder: Path, seed: int, say: Callable[[str], None], host: str | None
+    ) -> None:
+        self._core = client.CoreV1Api(config.new_client_from_config())
+        super().__init__(folder, seed, say, host or _primary_address())
+        self._namespace = f"k8sfutures-chaos-{self.token}"
+        try:
+            self._core.create_namespace({"metadata": {"name": self._namespace}})  # type: ignore[arg-type]
+        except client.ApiException:
+            self.proxy.close()
+            self.node.kill()
+            raise
+        self._ledgers: dict[str, _Ledger] = {}
+        self._spared = ""
+        given = {name: value for name, value in os.environ.items() if name.startswith("K8SFUTURES")}
+        self.environment = (
+            given
+            | self.environment
+            | {
+                "CHAOS_WORKERS": str(WORKERS),
+                "K8SFUTURES_NAMESPACE": self._namespace,
+                "K8SFUTURES_POD_AMQP_URL": self.environment["K8SFUTURES_AMQP_URL"],
+                "K8SFUTURES_STARTUP_TIMEOUT": "240",
+            }
+        )
+
+    # --- what calls write down
+
+    def ledger(self, client: str) -> str:
+        ledger = self._ledgers.setdefault(client, _Ledger(self.host))
+        return f"{self.host}:{ledger.port}"
+
+    def executions(self, client: str) -> Counter[int]:
+        return self._ledgers[client].counted
+
+    # --- pods
+
+    def names(self) -> list[str]:
+        found: list[Any] = self._core.list_namespaced_pod(
+            self._namespace, label_selector=_SELECTOR
+        ).items
+        return sorted(
+            pod.metadata.name
+            for pod in found
+            if pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None
+        )
+
+    def spare_one(self) -> None:
+        self._spared = self.names()[0]
+
+    def usage_of_spared(self) -> dict[str, int]:
+        if self._spared not in self.names():
+            return {}
+        told = stream(
+            self._core.connect_get_namespaced_pod_exec,
+            self._spared,
+            self._namespace,
+            command=["python", "-c", _USAGE],
+            stdout=True,
+            stderr=False,
+            stdin=False,
+            tty=False,
+            _preload_content=False,
+        )
+        told.run_forever(timeout=30)
+        return dict(json.loads(told.read_stdout()))
+
+    def a_pod(self, chosen: random.Random) -> str | None:
+        pods = [pod for pod in self.names() if pod != self._spared]
+        return chosen.choice(pods) if pods else None
+
+    def kill_pod(self, pod: str) -> None:
+        self._delete(pod, grace_period_seconds=0)
+
+    def drain_pod(self, pod: str) -> None:
+        self._delete(pod)
+
+    def _delete(self, pod: str, **how: Any) -> None:
+        self.struck_pods.add(pod)
+        with contextlib.suppress(client.ApiException):  # it has gone meanwhile
+            self._core.delete_namespaced_pod(pod, self._namespace, **how)
+
+    # --- the end
+
+    def dump_pods(self) -> None:
+        for pod in self.names():
+            log = self._core.read_namespaced_pod_log(pod, self._namespace)
+            (self.folder / f"{pod}.log").write_text(log)
+
+    def end_pods(self) -> list[str]:
+        self._core.delete_namespace(self._namespace)
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            try:
+                self._core.read_namespace(self._namespace)
+            except client.ApiException as error:
+                if error.status == 404:
+                    return []
+                raise
+            threading.Event().wait(1)
+        return [f"the namespace {self._namespace} is still there, 180 s after it was deleted"]
+
+
+class _Ledger:
+    """Counts what the calls of one client tell it; see `client.note`.
+
+    Args:
+        host: the address to listen at.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.counted: Counter[int] = Counter()
+        self._listener = socket.create_server((host, 0), backlog=128)
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._count, name="ledger", daemon=True).start()
+
+    def _count(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(10)
+                line = b""
+                while not line.endswith(b"\n") and (data := connection.recv(4096)):
+                    line += data
+                if line.endswith(b"\n"):
+                    self.counted[int(line.split(b" ", 1)[0])] += 1
+                    connection.sendall(b"\n")
+
+
+def _primary_address() -> str:
+    """The address that this machine reaches others from; nothing is sent for that."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
