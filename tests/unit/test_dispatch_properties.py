@@ -118,6 +118,7 @@ class Machine(RuleBasedStateMachine):
         self.processes = dict.fromkeys(range(cpus))
         self.killed = set()
         self.halted = set()
+        self.feared = {}  # by CPU id: keys of what a process that is halted may never begin
         self.ended = set()  # those of the killed that are so for what they run
         self.due = {}  # (session serial, call id, item) -> when it has run for too long
         self.sessions = {}
@@ -180,8 +181,9 @@ class Machine(RuleBasedStateMachine):
         _, item, job = process.current
         session, call_id = self.owner(job)
         assert not process.pipe, "something may begin behind it"
-        late = self.due.get((session.serial, call_id, item), self.now + 1) <= self.now
-        assert late or call_id in session.cancelled
+        if session is not None:  # else it has left, and had such a limit
+            late = self.due.get((session.serial, call_id, item), self.now + 1) <= self.now
+            assert late or call_id in session.cancelled
         self.killed.add(cpu_id)
         self.ended.add(cpu_id)
 
@@ -477,9 +479,9 @@ class Machine(RuleBasedStateMachine):
         assert session is not None, "an item of a client that has left"
         assert (call_id, item) not in session.started, "an item that starts twice"
         session.started.add((call_id, item))
-        process.ran[job.client] += 1
+        process.ran[session.serial] += 1
         if session.max_tasks is not None:
-            assert process.ran[job.client] <= session.max_tasks
+            assert process.ran[session.serial] <= session.max_tasks
         assert bool(session.initializer) == (job.client in process.initializers)
         if not process.initializers.get(job.client):
             self.begin(process)
@@ -593,14 +595,18 @@ class Machine(RuleBasedStateMachine):
         cpu_id = data.draw(st.sampled_from(going))
         process = self.processes[cpu_id]
         if process.said:
-            self.hear(cpu_id)
+            self.read_from(cpu_id)
+        if self.processes[cpu_id] is not process or cpu_id in self.killed:
+            return  # what it has said was the last that it did
         self.halted.add(cpu_id)
         if process.current is not None:
             _, item, job = process.current
             session, call_id = self.owner(job)
             if session is not None and call_id in session.limits:
                 key = session.serial, call_id, item
-                self.due.setdefault(key, self.now + session.limits[call_id])
+                if key not in self.due:
+                    self.feared[cpu_id] = key
+                    self.due[key] = self.now + session.limits[call_id]
         self.dispatcher.halted(cpu_id, self.now, stopped=True)
         self.carry_out()
         assert not process.pipe, "it keeps what others could run"
@@ -610,6 +616,7 @@ class Machine(RuleBasedStateMachine):
     def go_on(self):
         cpu_id = min(self.halted)
         self.halted.discard(cpu_id)
+        self.due.pop(self.feared.pop(cpu_id, None), None)
         self.dispatcher.halted(cpu_id, self.now, stopped=False)
         self.carry_out()
 

@@ -168,6 +168,18 @@ def test_a_process_that_was_faster_goes_on():
     assert [row[:3] for row in play.outcomes()] == [(1, 0, RESULT)]
 
 
+def test_an_item_that_has_begun_behind_one_of_its_range_that_was_faster_goes_on():
+    play = Play(micros=10)
+    play.group([(1, 4)], {1: 5.0})
+    token = play.claim()
+    play.hear([(token, 0, kinds.BEGUN, 0, b"")], 200.0)
+    play.said = [(token, 0, RESULT, 10, b"r"), (play.claim(), 1, kinds.BEGUN, 0, b"")]
+    play.expire(206.0)
+    assert not play.ended, "the next item would be ended instead"
+    assert [row[:3] for row in play.outcomes()] == [(1, 0, RESULT)]
+    assert play.dispatcher.endings.due() is not None, "that has its own limit"
+
+
 def test_what_a_call_raises_as_it_is_ended_is_not_its_outcome(play):
     play.group([(1, 0)], {1: 5.0})
     token = play.claim()
@@ -303,8 +315,11 @@ def test_what_begins_as_it_goes_on_has_all_its_time(play):
     token = play.claim()
     play.halt(now=100.0)
     play.go_on(now=104.0)
-    play.hear([(token, 0, kinds.BEGUN, 0, b"")], 104.0)
-    assert play.dispatcher.endings.due() == 109.0
+    assert play.dispatcher.endings.due() is None
+    play.expire(106.0)
+    assert not play.ended
+    play.hear([(token, 0, kinds.BEGUN, 0, b"")], 106.0)
+    assert play.dispatcher.endings.due() == 111.0
 
 
 def test_one_without_a_limit_waits(play):

@@ -288,9 +288,7 @@ class Dispatcher(Assignment):
     def halted(self, cpu_id: int, now: float, *, stopped: bool) -> None:
         """Somebody has stopped a CPU process, whose last words are known, or lets it go on."""
         self._now = now
-        slot = self._slots[cpu_id]
-        slot.halted = stopped
-        self._out += [Steal(cpu_id, slot.items)] if stopped else []
+        self._out += self.endings.halt(self._slots[cpu_id], stopped=stopped)
         self._feed()
 
     def frames(
@@ -372,7 +370,7 @@ class Dispatcher(Assignment):
             self._take_back(slot, tokens)
             self._free_if_empty(slot)
             self._feed()
-        self.endings.halted(slot, self._now)
+        self.endings.taken_back(slot, self._now)
 
     def _take_back(self, slot: Slot, tokens: list[int]) -> None:
         for token, count in reversed(Counter(tokens).items()):

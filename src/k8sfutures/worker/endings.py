@@ -20,18 +20,23 @@ if TYPE_CHECKING:
 
 
 class Begun(NamedTuple):
-    """An item that may run for so many seconds, and until then."""
+    """An item that may run for so many seconds, and until then.
+
+    One that is only `feared` may have been stopped before it has begun.
+    """
 
     token: int
     item: int
     limit: float
     due: float
+    feared: bool = False
 
 
 class Ending(NamedTuple):
     """Why an item's process is ended, and how long the item was allowed to run."""
 
     token: int
+    item: int
     why: str
     limit: float | None
 
@@ -53,16 +58,27 @@ class Endings:
         slot.since = now
         self._limit(slot, token, item, job, now)
 
-    def halted(self, slot: Slot, now: float) -> None:
-        """What a process that was stopped has taken may never begin: its time begins now."""
+    def halt(self, slot: Slot, *, stopped: bool) -> list[Instruction]:
+        """Somebody has stopped a process, or lets it go on; returns what to do."""
+        slot.halted = stopped
+        if stopped:
+            return [Steal(slot.cpu_id, slot.items)]
+        if slot.begun is not None and slot.begun.feared:
+            slot.begun = None  # it says itself what it begins
+        return []
+
+    def taken_back(self, slot: Slot, now: float) -> None:
+        """What a process that was stopped still has may never begin: its time begins now."""
         if slot.halted and slot.jobs and not _runs(slot, slot.begun):
             token, job = next(reversed(slot.jobs.items()))
-            self._limit(slot, token, job.next, job, now)
+            self._limit(slot, token, job.next, job, now, feared=True)
 
-    def _limit(self, slot: Slot, token: int, item: int, job: Job, now: float) -> None:
+    def _limit(
+        self, slot: Slot, token: int, item: int, job: Job, now: float, *, feared: bool = False
+    ) -> None:
         limit = job.client.limits.get(job.part.call[0])
         if limit is not None and not job.client.gone:
-            slot.begun = Begun(token, item, limit, now + limit)
+            slot.begun = Begun(token, item, limit, now + limit, feared)
             self.timed.add(slot.cpu_id)
 
     def due(self) -> float | None:
@@ -79,7 +95,7 @@ class Endings:
             if begun is not None and _runs(slot, begun):
                 if begun.due > now:
                     continue
-                out += _doom(slot, Ending(begun.token, TIMEOUT, begun.limit))
+                out += _doom(slot, Ending(begun.token, begun.item, TIMEOUT, begun.limit))
             slot.begun = None
             self.timed.discard(cpu_id)
         return out
@@ -101,7 +117,7 @@ class Endings:
             for token, job in slot.jobs.items():
                 if job.part.call[0] in wanted:
                     client.unwanted.add(job.part.call[0])
-                    out += _doom(slot, Ending(token, CANCELLED, None))
+                    out += _doom(slot, Ending(token, job.next, CANCELLED, None))
         return out
 
     def decide(self, cpu_id: int) -> bool:
@@ -109,17 +125,17 @@ class Endings:
         slot = self._slots[cpu_id]
         doomed, slot.doomed = slot.doomed, []
         for ending in doomed:
-            if ending.token in slot.jobs:
+            if _runs(slot, ending):
                 slot.ending = ending
                 slot.retiring = True
                 return True
         return False
 
 
-def _runs(slot: Slot, begun: Begun | None) -> bool:
-    """Whether an item that had begun has no outcome yet."""
-    job = None if begun is None else slot.jobs.get(begun.token)
-    return begun is not None and job is not None and job.next == begun.item
+def _runs(slot: Slot, one: Begun | Ending | None) -> bool:
+    """Whether an item has no outcome yet, and all before it of its job have theirs."""
+    job = None if one is None else slot.jobs.get(one.token)
+    return one is not None and job is not None and job.next == one.item
 
 
 def _doom(slot: Slot, ending: Ending) -> list[Instruction]:
