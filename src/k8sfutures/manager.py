@@ -13,6 +13,7 @@ provisioning thread gives up.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -413,11 +414,13 @@ class Manager(Intake):
     def _leave(self) -> None:
         """Let go of everything: the pods drop our work, and stay warm."""
         # A broken executor's calls are of no use to anyone; else nothing runs any more.
-        self._session.leave(signal.SIGKILL if self.broken is not None else 0)
-        self._provisioner.close()
-        self._session.close(self.patience)
-        self._provisioner.join(self.patience)
-        self._printer.close(self.patience)
+        number = signal.SIGKILL if self.broken is not None else 0
+        with contextlib.ExitStack() as stack:  # from the last to the first, whatever fails
+            stack.callback(lambda: self._printer.close(self.patience))
+            stack.callback(lambda: self._provisioner.join(self.patience))
+            stack.callback(lambda: self._session.close(self.patience))
+            stack.callback(self._provisioner.close)
+            stack.callback(lambda: self._session.leave(number))
 
     def _fail_the_rest(self) -> None:
         """What slipped into the inbox while we were leaving."""

@@ -310,7 +310,7 @@ BUSY = """
 
 @pytest.fixture
 def with_support(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(faults.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(faults.__file__).parent), prepend=os.pathsep)
 
 
 @pytest.mark.slow

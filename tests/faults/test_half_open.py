@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import faults
@@ -74,7 +75,7 @@ def test_heartbeats_find_connections_whose_packets_are_dropped(
     if reason is not None:
         pytest.skip(reason)
     monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(faults.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(faults.__file__).parent), prepend=os.pathsep)
     running = program(PROGRAM, journal.path, before=OWN_NETWORK)
     code, out, error = running.end(140)
     assert code == 0, error

@@ -79,6 +79,11 @@ def test_the_manager_thread_that_cannot_even_leave(monkeypatch):
         monkeypatch.setattr("threading.excepthook", lambda _: None)
         monkeypatch.setattr(ex._manager, "_on_time", fail)
         next(checks, None)
+    wait_until(lambda: not our_threads(), "the end of all threads")
+
+
+def our_threads():
+    return [one.name for one in threading.enumerate() if one.name.startswith("k8sfutures")]
 
 
 def test_the_provisioning_thread(monkeypatch):
