@@ -52,6 +52,7 @@ class Report:
     hangs: int = 0
     crashes: int = 0
     losses: int = 0
+    unexplained: int = 0
 
     def judge(self, world: World) -> None:
         """Look at all that clients have said, and at what their calls have written down."""
@@ -71,6 +72,8 @@ class Report:
             for item in client.of("lost"):
                 self.losses += 1
                 if item["pod"] not in hit:
+                    # By a call that kills its pods, before we knew of it; or it was too slow.
+                    self.unexplained += 1
                     world.say(f"a pod that nobody has hit was given up: {item}")
         self.crashes = len(crashed)
         for (pod, pid), count in crashed.items():
@@ -136,7 +139,8 @@ class Report:
             f"faults: {self.faults.total()}",
             *_table(self.faults),
             f"calls whose process was killed: {self.crashes}",
-            f"pods given up with calls: {self.losses}; executions for that: {self.again}",
+            f"pods given up with calls: {self.losses} (of no known fault: {self.unexplained})",
+            f"executions for that: {self.again}",
             f"lost: {self.missing}   duplicated: {self.duplicated}   hangs: {self.hangs}",
             f"agent, unused: {_usage(self.before)} -> {_usage(self.after)}",
         ]

@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 _TAIL: Final = 2000
 """Characters of a pod's log that an error shows."""
+
+_KEPT: Final = 3600.0
+"""Seconds after its last line for which the log of a pod that has ended stays: each of its clients
+takes from it why the pod has ended, some of them later than others."""
 
 
 class LocalPods:
@@ -88,6 +93,7 @@ class LocalPods:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._locked():
                 pods = list(_records(self._folder))
+                _remove_old_logs(self._folder)
                 running = {pod.name: pod.pid for pod in pods}
                 taken = {cpu_id for pod in pods for cpu_id in pod.cpu_ids}
                 for cpu_ids in self._shares():
@@ -296,7 +302,7 @@ def stop_local_pods(pool: str | None = None) -> list[LocalPod]:
 
 
 def _records(folder: Path) -> Iterator[LocalPod]:
-    """The pods of a pool that run; the files of those that do not are removed."""
+    """The pods of a pool that run; the records of those that do not are removed."""
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text())
@@ -308,7 +314,15 @@ def _records(folder: Path) -> Iterator[LocalPod]:
             yield LocalPod(path.stem, folder.name.rpartition("@")[0], pid, cpu_ids)
         else:
             path.unlink(missing_ok=True)
-            path.with_suffix(".log").unlink(missing_ok=True)
+
+
+def _remove_old_logs(folder: Path) -> None:
+    """Remove the logs of pods that ended long ago, or were asked to (they have no file then)."""
+    for path in folder.glob("*.log"):
+        with contextlib.suppress(FileNotFoundError):  # another client was faster
+            age = time.time() - path.stat().st_mtime
+            if age > _KEPT and not path.with_suffix(".json").exists():
+                path.unlink()
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,50 @@
+"""The files of local pods: who reads them, and when they go."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+from k8sfutures.machine import start_time
+from k8sfutures.pods import local
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """Makes the files of a pod: of this process, or of one that has ended."""
+
+    def make(name, *, runs, age=0.0):
+        record = {"pid": os.getpid(), "started": start_time(os.getpid()), "cpu_ids": [0]}
+        if not runs:
+            record["started"] -= 1
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+        log = tmp_path / f"{name}.log"
+        log.write_text("why it has ended")
+        os.utime(log, (time.time() - age, time.time() - age))
+
+    return make
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_who_finds_that_a_pod_has_ended_leaves_its_log_to_its_other_clients(tmp_path, pod):
+    pod("runs", runs=True)
+    pod("ended", runs=False)
+    assert [one.name for one in local._records(tmp_path)] == ["runs"]
+    local._remove_old_logs(tmp_path)
+    assert files(tmp_path) == ["ended.log", "runs.json", "runs.log"]
+
+
+def test_logs_of_pods_that_ended_long_ago_are_removed(tmp_path, pod):
+    pod("runs", runs=True, age=1e6)
+    pod("ended", runs=False, age=1e6)
+    pod("drained", runs=True, age=1e6)
+    (tmp_path / "drained.json").unlink()  # as a pod does that is asked to end
+    list(local._records(tmp_path))
+    local._remove_old_logs(tmp_path)
+    assert files(tmp_path) == ["runs.json", "runs.log"]
