@@ -16,6 +16,8 @@ ALLOWED = {
     ("session.py", "time.time_ns"): "where the counter of a client's messages begins; the name of "
     "a client is new, so any number would do",
     ("worker/agent.py", "time.time_ns"): "likewise, of a pod's",
+    ("pods/local.py", "time.time"): "how old the log of a pod that has ended is, by the clock that "
+    "files have; a jump removes it sooner or later than it would go",
 }
 """Who reads the wall clock, and why that decides nothing."""
 
