@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from k8sfutures.bodies import PARTS, loads, unpacked
-from k8sfutures.exceptions import Place
 from k8sfutures.messages import DATA, INLINE_LIMIT, RESULT
+from k8sfutures.place import Place
 from k8sfutures.serialization import split
 from k8sfutures.worker import bulk, shared_memory
 from k8sfutures.worker.processes import Channels

@@ -6,7 +6,7 @@ import socket
 import msgpack
 import pytest
 
-from k8sfutures.exceptions import Place
+from k8sfutures.place import Place
 from k8sfutures.worker.frames import ADOPT
 from k8sfutures.worker.spare import NOWHERE, Spare
 

@@ -28,9 +28,10 @@ from typing import Any, Final
 
 import msgpack
 
-from ..exceptions import Place, dumps_exception
+from ..exceptions import dumps_exception
 from ..functions import invoke
 from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
+from ..place import Place
 from ..serialization import split
 from ..unpicklable import blame_result
 from . import bulk

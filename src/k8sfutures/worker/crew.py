@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgpack
 
-from ..exceptions import Place
+from ..place import Place
 from .configuration import AgentConfig
 from .dispatch import SIGKILL, Dispatcher
 from .instructions import Feed, Kill

@@ -15,13 +15,12 @@ from typing import Any, Final
 import msgpack
 
 from ..bodies import PARTS
-from ..exceptions import Place
 from ..messages import CRASHED
-from . import zygote
+from ..place import Place
 from .frames import TOKEN_SIZE
 from .pipes import OutputPipes
+from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED, ZYGOTE
 from .shared_memory import Shared
-from .zygote import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED
 
 __all__ = [
     "CONTINUED",
@@ -251,7 +250,7 @@ class ZygoteHandle:
             # In an image, files that calls leave in the working directory are no modules.
             safe_path = ["-P"] if sys.flags.safe_path else []
             self._process = subprocess.Popen(
-                [sys.executable, *safe_path, "-m", zygote.__name__, str(theirs.fileno())],
+                [sys.executable, *safe_path, "-m", ZYGOTE, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )

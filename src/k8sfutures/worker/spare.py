@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..exceptions import Place
+from ..place import Place
 from .frames import ADOPT
 from .processes import Channels, ZygoteHandle
 

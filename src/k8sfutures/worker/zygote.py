@@ -30,19 +30,10 @@ from typing import Final
 import msgpack
 
 from ..bulk_memory import get_used_to_bulk
-from ..exceptions import Place
+from ..place import Place
 from . import cpu_process
+from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED
 from .unpacked import pods_folder
-
-STARTED: Final = 0
-ENDED: Final = 1
-STOPPED: Final = 2
-"""By a signal, SIGSTOP for one; a debugger's stops are not told to us."""
-CONTINUED: Final = 3
-
-END_SIGNAL: Final = signal.SIGRTMAX - 4
-"""Has a CPU process say where Python is, in whatever code, and die. A signal that nothing else
-uses: who starts processes in a call may send them SIGTERM, and must not read of it."""
 
 _PACKET: Final = 4096
 
