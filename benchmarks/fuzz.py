@@ -44,6 +44,7 @@ from k8sfutures.link import LinkEvent, Received
 from k8sfutures.messages import (
     PROTOCOL,
     Attach,
+    Cancel,
     Chunk,
     Credit,
     Detach,
@@ -89,7 +90,7 @@ def messages(trap: bytes) -> list[Message]:
     calls = [(1, 1, 0, trap), (2, 1, 3, trap)]
     return [
         Attach(tuple(Versions.ours()), 0, 60.0, trap, None),
-        Group(1 << 40, {1: trap}, [], {"pod": (2, calls), "other": (1, calls)}, {1: [5]}),
+        Group(1 << 40, {1: trap}, [], {"pod": (2, calls), "other": (1, calls)}, {1: [5]}, {1: 0.5}),
         Renew(0, 0, []),
         Recall([1, 2]),
         Detach(9),
@@ -102,6 +103,7 @@ def messages(trap: bytes) -> list[Message]:
         Printed([]),
         Yield("pool"),
         Credit(1),
+        Cancel([1, 2]),
     ]
 
 

@@ -30,7 +30,17 @@ from pika.adapters.select_connection import IOLoop, SelectConnection
 from .address import parse_amqp_url
 from .bulk_memory import get_used_to_bulk
 from .errors import BrokerRefused, BrokerUnreachable, BrokerUntrusted, ExecutorBroken
-from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
+from .link import (
+    LinkBlocked,
+    LinkDown,
+    LinkEvent,
+    LinkFailed,
+    LinkFree,
+    LinkUp,
+    NobodyThere,
+    Received,
+    Unroutable,
+)
 from .tls import Tls, refusal
 
 logger = logging.getLogger(__name__)
@@ -109,7 +119,8 @@ class AmqpEndpoint:
         self._connection: Any = None
         self._channel: Any = None
         self._up = False
-        self._was_up = False
+        self._was_up = False  # ever
+        self._is_in_use = False  # this connection is, or was
         self._closing = False
         self._pause = _FIRST_PAUSE
         self._on_closed: Callable[[], None] | None = None
@@ -119,6 +130,7 @@ class AmqpEndpoint:
         """Connect, and go on connecting whenever the connection is lost."""
         if self._closing:
             return
+        self._is_in_use = False
         self._connection = SelectConnection(
             self._parameters,
             on_open_callback=self._opened,
@@ -208,7 +220,7 @@ class AmqpEndpoint:
         )
 
     def _consuming(self, _frame: object) -> None:
-        self._up = self._was_up = True
+        self._up = self._was_up = self._is_in_use = True
         self._pause = _FIRST_PAUSE
         self._channel.add_on_cancel_callback(self._cancelled)
         self._emit(LinkUp())
@@ -233,9 +245,11 @@ class AmqpEndpoint:
             self._address.safe,
             frame.method.reason,
         )
+        self._emit(LinkBlocked(frame.method.reason))
 
     def _unblocked(self, _connection: object, _frame: object) -> None:
         logger.warning("the broker at %s accepts messages again", self._address.safe)
+        self._emit(LinkFree())
 
     def _channel_closed(self, _channel: object, reason: BaseException) -> None:
         self._up = False
@@ -272,26 +286,27 @@ class AmqpEndpoint:
         cause = reason
         for error in _chain(reason):
             if isinstance(error, _REFUSALS):
-                refused = BrokerRefused(
+                return BrokerRefused(
                     f"the broker at {self._address.safe} refused user "
                     f"{self._address.user!r} or virtual host {self._address.virtual_host!r}: "
                     f"{_words(error)}; check the setting amqp_url"
                 )
-                refused.__cause__ = reason
-                return refused
             told = refusal(error, self._address.safe, self._tls)
             if told is not None:
-                told.__cause__ = reason
+                told.__cause__ = error
                 return told
             cause = error
         hint = ""
         if isinstance(cause, pika.exceptions.IncompatibleProtocolError):
             hint = " If that is its port for TLS, the URL begins with amqps://."
         unreachable = BrokerUnreachable(
-            f"no broker at {self._address.safe}: {_words(cause)}; is RabbitMQ running there, "
+            f"the connection to the broker at {self._address.safe} is lost: {_words(cause)}"
+            if self._is_in_use
+            else f"no broker at {self._address.safe}: {_words(cause)}; is RabbitMQ running there, "
             f"and is the setting amqp_url right?{hint}"
         )
-        unreachable.__cause__ = reason
+        if not isinstance(cause, pika.exceptions.AMQPError):  # its words are in the text
+            unreachable.__cause__ = cause
         return unreachable
 
 

@@ -6,11 +6,12 @@ from typing import Final
 
 from .bodies import PARTS
 from .chunks import Assembly, Whole
-from .lanes import Taken
+from .lanes import COUNTED, Taken, weight_of
 from .messages import CHUNK_SIZE, CRASHED, Chunk, Outcome, Results
 
 CONFIRM_EVERY: Final = 64 * CHUNK_SIZE
-"""Bytes of bulky outcomes after which the pod hears that they are here, and lets them go."""
+"""Bytes of outcomes after which the pod hears that they are here, and lets them go: a fraction of
+what it keeps before our calls have to wait (`worker.kept`)."""
 
 
 class Arrivals:
@@ -40,8 +41,24 @@ class Arrivals:
         complete = self._assembly.add(message)
         return self._taken.add(len(message.tail), last=complete)
 
-    def results(self, message: Results) -> list[Outcome] | None:
+    def taken(self, message: Results, size: int) -> int:
+        """Results have arrived; returns how many bytes to tell the pod of now, or 0.
+
+        Args:
+            message: has them.
+            size: its bytes as it came.
+        """
+        if size < COUNTED:
+            return 0
+        weight = weight_of(sum(len(outcome[4] or b"") for outcome in message.outcomes))
+        return self._taken.add(weight, last=False)
+
+    def results(self, message: Results, size: int) -> list[Outcome] | None:
         """Take in results.
+
+        Args:
+            message: has them.
+            size: its bytes as it came.
 
         Returns:
             Their outcomes, with their parts; none where they came before. None where parts are
@@ -49,6 +66,7 @@ class Arrivals:
         """
         if message.number <= self.number:
             return []
+        self._unconfirmed += size
         outcomes: list[Outcome] = []
         for outcome in message.outcomes:
             call, item, status, micros, body = outcome

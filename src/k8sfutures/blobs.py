@@ -141,6 +141,13 @@ class Blobs:
         # Outside the lock: some end here.
         dropped.clear()
 
+    def forget_recent(self) -> None:
+        """No call is to come any more: nothing is kept for one."""
+        with self._lock:
+            recent, self._recent = self._recent, OrderedDict()
+            self._size = self._kept = 0
+        recent.clear()
+
     # --- bodies
 
     def dumps(self, obj: object) -> bytes:

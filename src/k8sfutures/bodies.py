@@ -170,7 +170,9 @@ class Segments:
         """The segments that are more than one bulky bytes object or text each."""
 
     def write(self, data: Any, /) -> int:
-        """Take a piece."""
+        """Take a piece: bytes, or a buffer that stays in the pickle and is not very small."""
+        if isinstance(data, pickle.PickleBuffer):
+            data = data.raw()
         if len(data) < self._limit:
             self._small.append(bytes(data))
         else:

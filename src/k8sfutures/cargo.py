@@ -20,7 +20,7 @@ MOST_PARTS: Final = 1 << 20
 """Of one group; 4 TiB of what is small."""
 
 _ROW: Final = 24
-"""Bytes that a call takes beside its body, or a blob that one needs: at most, about."""
+"""Bytes that a call takes beside its body, or its limit, or a blob it needs: at most, about."""
 
 
 def last_number(group: int) -> int:
@@ -69,6 +69,7 @@ class Cargo:
         for number in group.released:
             of_functions.pop(number, None)
         always = blobs_of(self.initializer)
+        row = _row_of(group)
         for name, (_, calls) in group.shares.items():
             used = list(always)
             for at, call in enumerate(calls):
@@ -78,7 +79,7 @@ class Cargo:
                 if len(body) > INLINE_LIMIT:
                     body = self._within_limit(body)
                     calls[at] = (*call[:3], body)
-                total += len(body) + _ROW
+                total += len(body) + row
                 if isinstance(body, Bulky):
                     total += _ROW * len(body.blobs)
                     used += body.blobs
@@ -87,7 +88,8 @@ class Cargo:
                 needed[name] = used
         if total <= GROUP_LIMIT:
             last = last_number(group.number)
-            return [Group(last, functions, group.released, group.shares, needs)], needed
+            whole = Group(last, functions, group.released, group.shares, needs, group.limits)
+            return [whole], needed
         return list(_parts(group)), needed
 
     def _within_limit(self, body: bytes) -> bytes:
@@ -100,9 +102,13 @@ class Cargo:
         return apart
 
 
+def _row_of(group: Group) -> int:
+    return 2 * _ROW if group.limits else _ROW
+
+
 def _parts(group: Group) -> Iterator[Group]:
     """A group in several: for all pods what concerns all, then to each pod its share."""
-    first = group.number * MOST_PARTS
+    first, row = group.number * MOST_PARTS, _row_of(group)
     parts: list[tuple[dict[int, bytes], list[int], dict[str, tuple[int, list[Call]]]]] = []
     functions: dict[int, bytes] = {}
     size = 0
@@ -118,7 +124,7 @@ def _parts(group: Group) -> Iterator[Group]:
         start = size = 0
         for at, call in enumerate(calls):
             body = call[3] or b""
-            length = len(body) + _ROW + _ROW * len(blobs_of(body))
+            length = len(body) + row + _ROW * len(blobs_of(body))
             if size + length > GROUP_LIMIT:
                 parts.append(({}, [], {name: (limit, calls[start:at])}))
                 start, size = at, 0
@@ -129,5 +135,6 @@ def _parts(group: Group) -> Iterator[Group]:
         ids = [-number for number in some]
         ids += [call[0] for _, calls in shares.values() for call in calls]
         needs = {number: group.needs[number] for number in ids if number in group.needs}
+        limits = {number: group.limits[number] for number in ids if number in group.limits}
         number = last_number(group.number) if at == last else first + at
-        yield Group(number, some, released, shares, needs)
+        yield Group(number, some, released, shares, needs, limits)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from . import __version__, cli_image, cli_pool
 from .broker import ensure_local_broker, local_broker_status, stop_local_broker
 from .errors import K8sFuturesError
 from .pods.local import local_pods, stop_local_pods
+
+INTERRUPTED: Final = 130
+"""The exit code of a program that Ctrl-C has ended, as shells count it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line, without the program's name.
 
     Returns:
-        The exit code: 0, or 1 where something could not be done.
+        The exit code: 0, or 1 where something could not be done, or `INTERRUPTED`.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -27,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except K8sFuturesError as error:
         print(f"k8sfutures: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("k8sfutures: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,6 +44,7 @@ from .messages import (
     LARGEST,
     PROTOCOL,
     Attach,
+    Cancel,
     Chunk,
     Credit,
     Detach,
@@ -134,6 +135,12 @@ def _needs(value: object) -> bool:
     )
 
 
+def _limits(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        type(key) is int and type(seconds) is float for key, seconds in value.items()
+    )
+
+
 def _versions(value: object) -> bool:
     return type(value) is tuple and tuple(map(type, value)) == (str, int, str)
 
@@ -149,7 +156,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
         *(_versions, _int, _is(float, int), _is(bytes, _NONE), _is(int, _NONE)),
         _is(bytes, _NONE),
     ),
-    Group: (_int, _functions, _ints, _shares, _needs),
+    Group: (_int, _functions, _ints, _shares, _needs, _limits),
     Renew: (_int, _int, _ints, _is(bytes, _NONE)),
     Recall: (_ints,),
     Detach: (_int,),
@@ -165,6 +172,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Printed: (_rows((int, int, int, int, bytes)),),
     Yield: (_str,),
     Credit: (_int,),
+    Cancel: (_ints,),
 }
 _KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
@@ -176,6 +184,7 @@ _TO_LIST: Final[dict[type[Any], tuple[int, ...]]] = {
     Group: (2,),
     Renew: (2,),
     Recall: (0,),
+    Cancel: (0,),
     Hello: (3, 7, 11),
     Results: (1,),
     Returned: (0,),
@@ -405,7 +414,7 @@ def _parse(
     for index in _TO_LIST.get(cls, ()):
         if index < len(fields) and type(fields[index]) is tuple:
             fields[index] = list(fields[index])
-    if cls is Group and len(fields) == 5 and type(fields[3]) is dict:
+    if cls is Group and len(fields) == 6 and type(fields[3]) is dict:
         fields[3] = {
             pod: (share[0], list(share[1]))
             if type(share) is tuple and len(share) == 2 and type(share[1]) is tuple

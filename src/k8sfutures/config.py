@@ -31,6 +31,7 @@ from typing import Any, Final, Literal
 
 from ._version import __version__
 from .address import parse_amqp_url, without_password
+from .environment import PREFIX, warn_of_strange_variables
 from .errors import SettingTypeError, SettingValueError
 from .tls import PEM
 
@@ -38,7 +39,6 @@ Pods = Literal["kubernetes", "local"]
 Output = Literal["marked", "plain", "off"]
 
 FILE_NAME: Final = "k8sfutures.toml"
-ENVIRONMENT_PREFIX: Final = "K8SFUTURES_"
 
 _WARM_FOR: Final[Mapping[Pods, float]] = {"kubernetes": 600.0, "local": 60.0}
 _SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -278,7 +278,8 @@ def load_settings(
 ) -> Settings:
     """Gathers the settings from every place, and checks each of them.
 
-    A keyword that is None and an environment variable that is empty count as not given.
+    A keyword that is None and an environment variable that is empty count as not given. A variable
+    with the prefix that is no setting is warned of.
 
     Args:
         keywords: what the caller gave, by name.
@@ -305,8 +306,9 @@ def load_settings(
     for path in _files(environ, start or Path.cwd(), home):
         for name, value in _read_file(path).items():
             values[name] = _checked(name, value, str(path))
+    warn_of_strange_variables(environ, _SETTINGS)
     for name in _SETTINGS:
-        variable = ENVIRONMENT_PREFIX + name.upper()
+        variable = PREFIX + name.upper()
         if text := environ.get(variable):
             origin = f"environment variable {variable}"
             values[name] = _checked(name, text, origin, parse=True)

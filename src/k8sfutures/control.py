@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -9,9 +10,14 @@ from typing import Any, Final
 
 from .blobs import Blobs
 from .config import Output
+from .errors import CallCancelled
 from .link import ClientLink, LinkEvent
 from .maps import Map
 from .pods import Credentials, PodSource
+from .scheduler_events import Cancelled
+
+ANSWER: Final = 1.0
+"""Seconds to wait for an answer before looking whether there is anyone to give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,56 @@ class Terminate:
     method: str
 
 
+class CancelRequest:
+    """Cancel a call that has been sent out; whoever asks waits for the answer.
+
+    Args:
+        future: its Future.
+    """
+
+    def __init__(self, future: Future[Any]) -> None:
+        self.future = future
+        self.answered = threading.Event()
+        self.cancelled = False
+
+    def find(self, futures: Mapping[int, Future[Any]]) -> int | None:
+        """The number of the call, if it is among these."""
+        return next((number for number, one in futures.items() if one is self.future), None)
+
+    def failure(self, pod: str | None) -> CallCancelled:
+        """What its Future gets, where this pod has the call."""
+        where = f"while pod {pod} had it" if pod else "before it ran again"
+        return CallCancelled(f"the call was cancelled {where}", pod=pod)
+
+    def wait(self, thread: threading.Thread) -> bool:
+        """Wait for the answer of a thread, if that lives; returns whether it is cancelled."""
+        while not self.answered.wait(ANSWER) and thread.is_alive():
+            pass
+        return self.cancelled
+
+    def answer(self, *, cancelled: bool) -> None:
+        """Say what became of it."""
+        self.cancelled = cancelled
+        self.answered.set()
+
+
 class Wake:
     """Calls have been submitted."""
 
 
 WAKE: Final = Wake()
 
-Control = Refused | MapStarted | MapExtended | MapClosed | Shutdown | Terminate | Wake
+Control = (
+    Refused
+    | MapStarted
+    | MapExtended
+    | MapClosed
+    | Shutdown
+    | Terminate
+    | CancelRequest
+    | Cancelled
+    | Wake
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ The tree::
     ├── ForkedExecutorError (RuntimeError)        an executor was used in a forked child
     ├── ImageError                                the pods' image cannot be built or pushed
     ├── ClusterError                              the Kubernetes API cannot do what was asked
+    ├── CallTimeout (TimeoutError)                one call ran for longer than its `timeout`
+    ├── CallCancelled (CancelledError)            one call was cancelled while it ran
     └── ExecutorBroken (BrokenProcessPool)        the executor can run nothing any more
     │   ├── BrokerNotInstalled                    no rabbitmq-server for the local broker
     │   ├── BrokerUnreachable                     nobody answers at the broker's address
@@ -35,15 +37,22 @@ and fields are attributes.
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .attempts import Attempt
 
 __all__ = [
     "BrokerNotInstalled",
     "BrokerRefused",
     "BrokerUnreachable",
     "BrokerUntrusted",
+    "CallCancelled",
     "CallFailed",
     "CallNotLoadable",
+    "CallTimeout",
     "ClusterError",
     "ExecutorBroken",
     "ForkedExecutorError",
@@ -118,6 +127,64 @@ class ClusterError(K8sFuturesError):
         self.status = status
 
 
+class CallTimeout(K8sFuturesError, TimeoutError):
+    """A call ran for longer than the `timeout` of its options; its CPU process was ended.
+
+    Attributes:
+        timeout: seconds that it was allowed to run.
+        seconds: how long it ran.
+        pod: name of the pod, or None where unknown.
+        node: the machine that the pod runs on, or None.
+        cpu_id: the CPU id that the process was pinned to, or None.
+        pid: process id of the process in its pod, or None.
+        memory_peak: bytes of memory that the process had at its peak, or None.
+        output: the last lines that the call printed, 20 at most.
+        stack: where Python was when the process was ended.
+        attempts: how often and where it ran, with what became of it each time, this one included.
+    """
+
+    def __init__(
+        self,
+        message: str = "a call ran for too long",
+        *,
+        timeout: float | None = None,
+        seconds: float | None = None,
+        pod: str | None = None,
+        node: str | None = None,
+        cpu_id: int | None = None,
+        pid: int | None = None,
+        memory_peak: int | None = None,
+        output: str = "",
+        stack: str = "",
+        attempts: tuple[Attempt, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.timeout = timeout
+        self.seconds = seconds
+        self.pod = pod
+        self.node = node
+        self.cpu_id = cpu_id
+        self.pid = pid
+        self.memory_peak = memory_peak
+        self.output = output
+        self.stack = stack
+        self.attempts = attempts
+
+
+class CallCancelled(K8sFuturesError, CancelledError):
+    """A call was cancelled with ``ex.cancel(future, running=True)`` after it had been sent out.
+
+    Attributes:
+        pod: name of the pod that had it, or None where none had.
+    """
+
+    def __init__(
+        self, message: str = "a call was cancelled while it ran", *, pod: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.pod = pod
+
+
 class ExecutorBroken(K8sFuturesError, BrokenProcessPool):
     """The executor can run nothing any more; every Future that it still held has this error."""
 
@@ -151,7 +218,7 @@ class InitializerFailed(ExecutorBroken):
 
 
 class WorkersTerminated(ExecutorBroken):
-    """``terminate_workers()`` or ``kill_workers()`` was called."""
+    """``terminate_workers()`` or ``kill_workers()`` was called, or Ctrl-C ended the program."""
 
 
 class ThreadDied(ExecutorBroken):
@@ -167,14 +234,19 @@ class WorkerCrashed(CallFailed):
 
     Attributes:
         pod: name of the pod, or None where unknown.
+        node: the machine that the pod runs on, or None.
         cpu_id: the CPU id that the process was pinned to, or None.
         pid: process id of the process in its pod, or None.
+        seconds: how long the call ran, or None.
         signal: number of the signal that ended it, or None.
         exitcode: its exit code where it exited by itself, or None.
         out_of_memory: whether the kernel killed it because the pod had reached its limit.
         memory_limit: that limit in bytes, or None where there is none or it is unknown.
-        output: the last lines that the call printed, 20 at most; a crash in native code adds
-            where Python was.
+        memory_peak: bytes of memory that the process had at its peak, earlier calls included, or
+            None.
+        output: the last lines that the call printed, 20 at most.
+        stack: where Python was, of a crash in native code: what `faulthandler` says.
+        attempts: how often and where it ran, with what became of it each time, this one included.
     """
 
     def __init__(
@@ -182,23 +254,33 @@ class WorkerCrashed(CallFailed):
         message: str = "a CPU process died",
         *,
         pod: str | None = None,
+        node: str | None = None,
         cpu_id: int | None = None,
         pid: int | None = None,
+        seconds: float | None = None,
         signal: int | None = None,
         exitcode: int | None = None,
         out_of_memory: bool = False,
         memory_limit: int | None = None,
+        memory_peak: int | None = None,
         output: str = "",
+        stack: str = "",
+        attempts: tuple[Attempt, ...] = (),
     ) -> None:
         super().__init__(message)
         self.pod = pod
+        self.node = node
         self.cpu_id = cpu_id
         self.pid = pid
+        self.seconds = seconds
         self.signal = signal
         self.exitcode = exitcode
         self.out_of_memory = out_of_memory
         self.memory_limit = memory_limit
+        self.memory_peak = memory_peak
         self.output = output
+        self.stack = stack
+        self.attempts = attempts
 
 
 class PodLost(CallFailed):
@@ -207,6 +289,7 @@ class PodLost(CallFailed):
     Attributes:
         pods: names of the pods that were lost with it, oldest first.
         reasons: for each of them what is known of why, in words.
+        attempts: how often and where it ran, with what became of it each time.
     """
 
     def __init__(
@@ -215,10 +298,12 @@ class PodLost(CallFailed):
         *,
         pods: tuple[str, ...] = (),
         reasons: tuple[str, ...] = (),
+        attempts: tuple[Attempt, ...] = (),
     ) -> None:
         super().__init__(message)
         self.pods = pods
         self.reasons = reasons
+        self.attempts = attempts
 
 
 class CallNotLoadable(CallFailed):

@@ -8,6 +8,7 @@ import functools
 import types
 from typing import Any, Final, NamedTuple
 
+from .place import Place
 from .serialization import dumps, loads
 from .tracebacks import entries, reduce_traceback
 
@@ -17,14 +18,6 @@ LAST_FRAMES: Final = 60
 
 NOTE: Final = "k8sfutures: raised in "
 """How the note begins that says where; an exception has one, of the innermost call."""
-
-
-class Place(NamedTuple):
-    """Where a call runs."""
-
-    pod: str
-    node: str
-    cpu_id: int
 
 
 class Raised(NamedTuple):

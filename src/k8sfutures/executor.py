@@ -31,22 +31,29 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from . import interrupts
 from .amqp import AmqpLink
+from .arguments import check_arguments, check_map_arguments, pickled_initializer
 from .blobs import Blobs
 from .config import load_settings, pool_name, resolve_pods
-from .control import MapClosed, MapStarted, Plan, Refused, Terminate
+from .control import CancelRequest, MapClosed, MapStarted, Plan, Refused, Terminate
 from .errors import ExecutorBroken, ForkedExecutorError
 from .link import ClientLink, LinkEvent
 from .manager import Manager
 from .maps import Map
+from .options import Options
 from .outcomes import once_more, stand_alone
 from .pods import Credentials, PodSource
 from .pods.pool import Pool
 from .pods.selection import pod_source
 from .shipping import Shipper
 from .unpicklable import blame
+
+if TYPE_CHECKING:
+    from .view import ExecutorView
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,12 +66,7 @@ def _at_exit() -> None:
     """Finish pending work before the interpreter ends, as the standard library's pools do."""
     global _exiting  # noqa: PLW0603
     _exiting = True
-    managers = list(_managers)
-    for manager in managers:
-        manager.close()
-    for manager in managers:
-        if manager.thread.ident is not None:  # else the interpreter could not start it
-            manager.thread.join()
+    interrupts.wait_at_exit(_managers)
 
 
 def _in_forked_child() -> None:
@@ -100,6 +102,8 @@ class K8sRabbitExecutor(Executor):
     The constructor does not wait: the broker and the pods are found or started while you go
     on, and what goes wrong there is raised by the Futures, and by the next `submit`.
     """
+
+    _options: Options | None = None  # what was chosen for the maps of a view, see `options`
 
     def __init__(
         self,
@@ -145,12 +149,13 @@ class K8sRabbitExecutor(Executor):
         self._pid = os.getpid()
         self._pool = pool
         self._delete_pool = source.delete_pool
-        self._call_ids = itertools.count(1)
+        self._alive = weakref.ref(self)
         self._map_ids = itertools.count(1)
         self._blobs = blobs = Blobs(shipper=Shipper(ship))
-        pickled = _pickled_initializer(blobs, *initializer)
+        pickled = pickled_initializer(blobs, *initializer)
         plan |= {"name": name, "pool": pool, "source": source, "connect": connect}
         self._manager = Manager(Plan(blobs=blobs, initializer=pickled, **plan))
+        self._call_ids: Iterator[int] = self._manager.call_ids
         self._functions = self._manager.functions
         weakref.finalize(self, _abandon, self._manager, self._pid).atexit = False
         _managers.add(self._manager)
@@ -219,7 +224,7 @@ class K8sRabbitExecutor(Executor):
             RuntimeError: after `shutdown`.
             BrokenProcessPool: the executor is broken.
         """
-        _check_map_arguments(fn, chunksize, buffersize)
+        check_map_arguments(fn, chunksize, buffersize)
         deadline = None if timeout is None else timeout + time.monotonic()
         self._check_usable()
         items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
@@ -228,7 +233,7 @@ class K8sRabbitExecutor(Executor):
         except Exception as error:
             blame(error, fn, (), {})
             return _failing(items, error)
-        map_ = Map(next(self._map_ids), pickled, self._blobs)
+        map_ = Map(next(self._map_ids), pickled, self._blobs, self._options)
         first = list(items if buffersize is None else itertools.islice(items, buffersize))
         if not first:
             return iter(())
@@ -236,7 +241,7 @@ class K8sRabbitExecutor(Executor):
         map_.growing = buffersize is not None
         if not self._manager.post(MapStarted(map_, len(first), chunksize)):
             self._check_usable()
-        results = _results(map_, len(first), items, deadline, self._manager, weakref.ref(self))
+        results = _results(map_, len(first), items, deadline, self._manager, self._alive)
         # Even if it is never started, and so never comes to its own `finally`.
         drop = self._functions.dropped.append
         weakref.finalize(results, drop, pickled.id).atexit = False
@@ -251,9 +256,19 @@ class K8sRabbitExecutor(Executor):
         """
         self._check_process()
         self._manager.close(cancel=cancel_futures)
-        thread = self._manager.thread
-        if wait and thread.ident is not None and thread is not threading.current_thread():
-            thread.join()
+        if wait and self._manager.thread is not threading.current_thread():
+            interrupts.wait_for(self._manager)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and os.getpid() == self._pid:
+            interrupts.leave(self._manager)
+        else:
+            self.shutdown(wait=True)
 
     # --- as of Python 3.14
 
@@ -272,10 +287,53 @@ class K8sRabbitExecutor(Executor):
     def _end_workers(self, number: int, method: str) -> None:
         self._check_process()
         if self._manager.thread.is_alive():
-            self._manager.post(Terminate(number, method))
+            self._manager.post(Terminate(number, f"{method}()"))
         self.shutdown(wait=True, cancel_futures=True)
 
     # --- beyond the standard library
+
+    def options(
+        self,
+        *,
+        retries: int | None = None,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+        timeout: float | None = None,
+    ) -> ExecutorView:
+        """This executor, with settings for some calls: those that go through what is returned.
+
+        Args:
+            retries: how often such a call may run again; None for as often as any.
+            retry_on: exceptions for which it does, beside the loss of its pod; `WorkerCrashed`
+                and `CallTimeout` may be among them.
+            timeout: seconds that it may run each time, from when its function is called. Then its
+                CPU process is ended, and its Future has a `CallTimeout`. In a map, of each item.
+
+        Returns:
+            An `Executor` of the same pods. Its `shutdown`, and its ``with`` block, end it alone.
+
+        Raises:
+            TypeError: one has the wrong type.
+            ValueError: one has a value that cannot work.
+        """
+        from .view import ExecutorView
+
+        return ExecutorView(self, Options.of(retries, retry_on, timeout))
+
+    def cancel(self, future: Future[Any], *, running: bool = False) -> bool:
+        """Cancel a call, even while it runs.
+
+        Args:
+            future: of this executor.
+            running: whether to end a call that a pod has, too: one that waits there comes back, and
+                the CPU process of one that runs is ended. Its Future then has a `CallCancelled`.
+
+        Returns:
+            Whether it has been cancelled, and will not complete.
+        """
+        self._check_process()
+        if future.cancel() or not running:
+            return future.cancelled()
+        return self._manager.cancel(CancelRequest(future))
 
     @property
     def pool(self) -> Pool:
@@ -323,81 +381,6 @@ def _amqp_link(
     found: Credentials, pool: str, name: str, emit: Callable[[LinkEvent], None]
 ) -> ClientLink:
     return AmqpLink(found.url, pool, name, emit, found.tls)
-
-
-def check_arguments(
-    max_workers: object, mp_context: object, initializer: object, max_tasks_per_child: object
-) -> None:
-    """Refuse what no executor of ours can work with, as the standard library does.
-
-    Args:
-        max_workers: as for `K8sRabbitExecutor`; likewise the others.
-        mp_context: must be None.
-        initializer: must be callable, or None.
-        max_tasks_per_child: must be positive, or None.
-
-    Raises:
-        TypeError: one has the wrong type.
-        ValueError: one has a value that cannot work.
-    """
-    for name, value in (("max_workers", max_workers), ("max_tasks_per_child", max_tasks_per_child)):
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer or None, not {value!r}")
-        if value <= 0:
-            raise ValueError(
-                f"{name} must be greater than 0, not {value}"
-                if name == "max_workers"
-                else f"{name} must be >= 1, not {value}"
-            )
-    if mp_context is not None:
-        raise ValueError(
-            f"mp_context must be None, not {mp_context!r}: calls run on pods, which "
-            "multiprocessing does not start; leave it out"
-        )
-    if initializer is not None and not callable(initializer):
-        raise TypeError("initializer must be a callable")
-
-
-def _check_map_arguments(fn: object, chunksize: object, buffersize: object) -> None:
-    if not callable(fn):
-        raise TypeError(f"{fn!r} is not callable")
-    if chunksize is not None:
-        if not isinstance(chunksize, int):
-            raise TypeError(f"chunksize must be an integer or None, not {chunksize!r}")
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-    if buffersize is not None:
-        if not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-
-
-def _pickled_initializer(
-    blobs: Blobs, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-) -> bytes | None:
-    """What travels of an initializer.
-
-    Args:
-        blobs: of the executor.
-        initializer: the user's, or None.
-        initargs: its arguments.
-
-    Returns:
-        The pickled ``(function, args)``, or None.
-
-    Raises:
-        Exception: what pickling them raised, with a note that says which it was.
-    """
-    if initializer is None:
-        return None
-    try:
-        return blobs.dumps_initializer((initializer, initargs))
-    except Exception as error:
-        blame(error, initializer, initargs, {}, args_name="initargs")
-        raise
 
 
 def _failing(items: Iterator[tuple[Any, ...]], error: BaseException) -> Iterator[Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 from .blobs import Blobs
 from .control import WAKE, Control, MapExtended, MapStarted, Refused, Shutdown
@@ -15,7 +17,15 @@ from .functions import Functions, PickledFunction
 from .link import LinkEvent
 from .maps import Map
 from .messages import Call
+from .options import Options
 from .pods import PodEvent
+
+NEVER: Final = float("inf")
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds for the link, the provisioning thread and the output to end at shutdown."""
+
+HURRY: Final = 0.5
+"""The same after a Ctrl-C, which may have come in the middle of a start."""
 
 
 class Intake:
@@ -29,14 +39,28 @@ class Intake:
         self._inbox: queue.SimpleQueue[Control | LinkEvent | PodEvent] = queue.SimpleQueue()
         self._submitted: deque[tuple[Future[Any], Call, PickledFunction]] = deque()
         self._woken = False
+        self._flush_at = NEVER
         # Re-entrant: a garbage collection inside it may end a map's iterator, which posts.
         self._lock = threading.RLock()
         self.closed = False
         """Whether it takes nothing new."""
         self.broken: ExecutorBroken | None = None
         """Why the executor can run nothing any more, if so."""
+        self.call_ids = itertools.count(1)
+        """Ids of submitted calls; one that runs again for what it raised gets another."""
+        self.chosen: dict[int, Options] = {}
+        """Of calls that have any, by id; put in before the call is submitted."""
+        self.interrupted = False
+        """Whether a Ctrl-C ends it."""
+        self.ended = threading.Event()
+        """Set when the manager thread has let go of everything."""
         self.blobs = blobs
         self.functions = Functions(blobs)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for each of the other threads to end."""
+        return HURRY if self.interrupted else CLOSE_TIMEOUT
 
     def submit(self, future: Future[Any], call: Call, function: PickledFunction) -> bool:
         """Queue a call; returns whether it was taken, which it is not after shutdown."""
@@ -55,6 +79,18 @@ class Intake:
             if self.closed and isinstance(control, MapStarted | Refused):
                 return False
             self._inbox.put(control)
+        return True
+
+    def _is_flush(self, window: float, *, hurry: bool) -> bool:
+        """Whether to take now what was submitted, or to let more gather first."""
+        self._woken = False
+        if self._submitted and window > 0:
+            now = time.monotonic()
+            if self._flush_at == NEVER:
+                self._flush_at = now + window
+            if now < self._flush_at and not hurry:
+                return False
+            self._flush_at = NEVER
         return True
 
     def extend(self, map_: Map, items: list[tuple[Any, ...]]) -> bool:

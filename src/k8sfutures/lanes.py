@@ -3,6 +3,7 @@
 Pure: messages go in, and come out when they may be sent. A chunk may be sent while fewer than
 `WINDOW` bytes are under way, which the peer has not said to have taken (`messages.Credit`). So
 the broker holds no more than a window for each peer, and a peer that is slow slows who sends.
+Results that are large together, though none of them is bulky, count as chunks do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ WINDOW: Final = 16 * CHUNK_SIZE
 
 CREDIT_EVERY: Final = 4 * CHUNK_SIZE
 """Bytes after which who receives says so."""
+
+COUNTED: Final = 64 * 1024
+"""Bytes of a message's bodies from which on they count."""
+
+
+def weight_of(size: int) -> int:
+    """What a message counts for, as both sides see it, whose bodies have so many bytes."""
+    return size if size >= COUNTED else 0
 
 
 class Bulk:
@@ -46,7 +55,7 @@ class Lane:
     """What waits for one peer, in order."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Message | Bulk] = deque()
+        self._waiting: deque[tuple[Message | Bulk, int]] = deque()
         self._under_way = 0
 
     @property
@@ -54,9 +63,14 @@ class Lane:
         """Whether nothing waits, so that a message need not be put in here."""
         return not self._waiting
 
-    def put(self, item: Message | Bulk) -> None:
-        """Something to send after all that waits."""
-        self._waiting.append(item)
+    def put(self, item: Message | Bulk, weight: int = 0) -> None:
+        """Something to send after all that waits.
+
+        Args:
+            item: it.
+            weight: of a message, see `weight_of`.
+        """
+        self._waiting.append((item, weight))
 
     def credit(self, size: int) -> None:
         """The peer has taken so many bytes."""
@@ -70,9 +84,12 @@ class Lane:
     def take(self) -> Iterator[Message]:
         """The messages that may be sent now, in order."""
         while self._waiting:
-            head = self._waiting[0]
+            head, weight = self._waiting[0]
             if not isinstance(head, Bulk):
+                if weight and self._under_way >= WINDOW:
+                    return
                 self._waiting.popleft()
+                self._under_way += weight
                 yield head
                 continue
             if self._under_way >= WINDOW:

@@ -30,6 +30,22 @@ class LinkDown:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkBlocked:
+    """The broker takes no messages for now, be it from us alone or from all; it sends them still.
+
+    Attributes:
+        reason: in its words.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFree:
+    """The broker takes messages again; what was sent meanwhile goes out."""
+
+
+@dataclass(frozen=True, slots=True)
 class LinkFailed:
     """The link has given up: trying again cannot help."""
 
@@ -55,7 +71,9 @@ class NobodyThere:
     """An urgent broadcast reached nobody: the pool has no pods at the broker."""
 
 
-LinkEvent = LinkUp | LinkDown | LinkFailed | Received | Unroutable | NobodyThere
+LinkEvent = (
+    LinkUp | LinkDown | LinkBlocked | LinkFree | LinkFailed | Received | Unroutable | NobodyThere
+)
 
 
 class Endpoint(Protocol):

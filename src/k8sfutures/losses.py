@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from .attempts import Attempt, listed, shortened
 from .errors import PodLost
-from .scheduler_events import Lost
+from .scheduler_events import Loss, Lost
 
 PATIENCE: Final = 12.0
 """Seconds that a failure waits for the reasons of its pods. Kubernetes says in one or two that a
 container has ended; that a node is gone takes it 40 by default."""
 
 KEPT: Final = 1000
-"""Pods whose reasons are remembered."""
+"""Pods whose reasons are remembered, and whose nodes are."""
 
 NEVER: Final = float("inf")
 
@@ -34,8 +35,15 @@ class Losses:
         self._retries = retries
         self._explains = explains
         self._reasons: dict[str, str] = {}
+        self._nodes: dict[str, str] = {}
         self._unknown: set[str] = set()
         self._waiting: list[tuple[float, Lost]] = []
+
+    def joined(self, pod: str, node: str) -> None:
+        """A pod is there, on this node."""
+        self._nodes[pod] = node
+        while len(self._nodes) > KEPT:
+            del self._nodes[next(iter(self._nodes))]
 
     def gone(self, pod: str, reason: str, *, explained: bool) -> None:
         """A pod is gone, for a reason that is known or only guessed."""
@@ -71,23 +79,38 @@ class Losses:
         ]
         taken = set(map(id, ready))
         self._waiting = [entry for entry in self._waiting if id(entry[1]) not in taken]
-        return [(order, self._failure(order.pods)) for order in ready]
+        return [(order, self._failure(order)) for order in ready]
 
     def take_all(self) -> list[tuple[Lost, PodLost]]:
         """All that wait still: there is no time left."""
         return self.take(NEVER)
 
-    def _failure(self, pods: tuple[str, ...]) -> PodLost:
-        reasons = tuple(self._reasons.get(pod, "for no reason that is known") for pod in pods)
+    def attempt(self, loss: Loss, number: int = 0) -> Attempt:
+        """What is known of a time that a call was lost with its pod."""
+        reason = self._reason(loss.pod)
+        node = self._nodes.get(loss.pod)
+        return Attempt(number, loss.pod, node, None, loss.seconds, f"its pod was lost: {reason}")
+
+    def _reason(self, pod: str) -> str:
+        return self._reasons.get(pod, "for no reason that is known")
+
+    def _failure(self, order: Lost) -> PodLost:
+        pods = order.pods
+        retries = self._retries if order.retries is None else order.retries
+        losses = map(Loss, pods, order.seconds or (None,) * len(pods))
+        attempts = [self.attempt(loss, number) for number, loss in enumerate(losses, 1)]
         several = "1 pod" if len(pods) == 1 else f"{len(pods)} pods"
-        story = "".join(
-            f"\n  {number}. {pod}: {reason}"
-            for number, (pod, reason) in enumerate(zip(pods, reasons, strict=True), 1)
+        story = listed(
+            [
+                attempt._replace(outcome=self._reason(pod))
+                for attempt, pod in shortened([*zip(attempts, pods, strict=True)])
+            ]
         )
         culprit = "; it may be what ended them" if len(pods) > 1 else ""
         return PodLost(
             f"the call was lost with {several} and is not tried again "
-            f"(retries={self._retries}){culprit}:{story}",
+            f"(retries={retries}){culprit}:{story}",
             pods=pods,
-            reasons=reasons,
+            reasons=tuple(map(self._reason, pods)),
+            attempts=tuple(shortened(attempts)),
         )

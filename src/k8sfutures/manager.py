@@ -13,6 +13,7 @@ provisioning thread gives up.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -23,8 +24,10 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from . import scheduler_events as core
+from .attempts import Attempts
 from .blobs import size_of
 from .control import (
+    CancelRequest,
     Control,
     MapClosed,
     MapExtended,
@@ -38,10 +41,10 @@ from .control import (
 from .demand import Demand
 from .errors import ExecutorBroken, PodLost, ResultNotLoadable, ThreadDied, WorkersTerminated
 from .intake import Intake
-from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, NobodyThere, Received, Unroutable
+from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received
 from .losses import Losses
-from .maps import Map, body_of
-from .messages import RESULT, Call, Group
+from .map_table import MapTable
+from .messages import RESULT, Call, Cancel, Group
 from .outcomes import failure_of, loaded, once_more, stand_alone, thread_died
 from .output import Heard, Printer
 from .pods import CpusHeld, Credentials, PodEnded, PodEvent, PodsFailed, StartupNews
@@ -53,9 +56,6 @@ logger = logging.getLogger(__name__)
 
 BULKY_ITEM: Final = 16 * 1024
 """Bytes from which on an item of a map is so bulky that ranges have fewer of them."""
-
-CLOSE_TIMEOUT: Final = 5.0
-"""Seconds for the link, the provisioning thread and the output to end at shutdown."""
 
 
 class Manager(Intake):
@@ -71,15 +71,15 @@ class Manager(Intake):
         self._scheduler = Scheduler(max_workers=plan.max_workers, retries=plan.retries)
         self._waiting: dict[int, Future[Any]] = {}
         self._running: dict[int, Future[Any]] = {}
-        self._maps: dict[int, Map] = {}
         self._demand = Demand(plan.max_workers, eager=plan.source.eager)
         self._losses = Losses(plan.retries, explains=plan.source.explains)
+        self._attempts = Attempts(plan.retries, self._losses.attempt, self.call_ids.__next__)
+        self._maps = MapTable(self._attempts)
         self._session = Session(plan, self._scheduler, self._demand, self._losses, self.blobs)
         self._printer = Printer(plan.name, plan.output)
         self._provisioner = Provisioner(plan.source, self._inbox.put, plan.name)
         self._shutdown = self._finished = False
         self._alone_since: float | None = None  # there is work, and no pod
-        self._flush_at = NEVER
         self.thread = threading.Thread(
             target=self._run, name=f"k8sfutures manager {plan.name}", daemon=True
         )
@@ -116,6 +116,7 @@ class Manager(Intake):
                 self._leave()
             finally:
                 self._fail_the_rest()
+                self.ended.set()
 
     def _wait_and_handle(self) -> None:
         inbox = self._inbox
@@ -151,7 +152,7 @@ class Manager(Intake):
             self._submitted
             or self._waiting
             or self._running
-            or any(map_.unsettled for map_ in self._maps.values())
+            or self._maps.unsettled
             or not self._scheduler.idle  # items of a map that nobody waits for
         )
 
@@ -160,47 +161,46 @@ class Manager(Intake):
             case Wake() | Received():
                 pass
             case MapStarted() | MapExtended() | MapClosed():
-                self._map_changed(item)
+                event = self._maps.changed(item)
+                if event is not None:
+                    self._feed(event)
             case Refused():
                 _fail(item.future, item.error)
+            case CancelRequest():
+                self.cancel(item)
+            case core.Cancelled():
+                self._feed(item)
             case Shutdown():
                 self._shutdown = True
                 if item.cancel:
                     self._cancel_pending()
             case Terminate():
                 self._terminate(item)
-            case LinkUp() | LinkDown() | LinkFailed() | Unroutable() | NobodyThere():
-                self._link_changed(item)
             case Credentials():
                 self._session.connect(item, self._inbox.put)
             case PodEnded():
                 self._act(self._session.ended(item))
-            case StartupNews():
-                self._session.news = item.text
-            case CpusHeld():
-                for pool in item.pools:
-                    self._session.ask_to_yield(pool)
+            case StartupNews() | CpusHeld():
+                self._session.starting(item)
             case PodsFailed():
                 self._break(item.error)
+            case _:
+                self._link_changed(item)
 
-    def _link_changed(
-        self, event: LinkUp | LinkDown | LinkFailed | Unroutable | NobodyThere
-    ) -> None:
+    def _link_changed(self, event: LinkEvent) -> None:
         match event:
             case LinkUp():
                 self._session.up(time.monotonic())
-            case NobodyThere():
-                self._session.nobody()
             case LinkDown():
                 if self._session.down(event.error):
                     self._provisioner.want_broker()
-            case Unroutable():
-                self._session.unroutable(event.peer, time.monotonic())
             case LinkFailed():
                 error = event.error
                 if not isinstance(error, ExecutorBroken):
                     error = thread_died("connection", error)
                 self._break(error)
+            case _:
+                self._session.noticed(event, time.monotonic())
 
     def _act(self, notices: Iterator[Notice]) -> None:
         """Do what follows from what the session has noticed."""
@@ -223,7 +223,7 @@ class Manager(Intake):
         return self._alone_since + self._plan.startup_timeout
 
     def _is_busy(self) -> bool:
-        return bool(self._waiting or self._running or any(m.unsettled for m in self._maps.values()))
+        return bool(self._waiting or self._running or self._maps.unsettled)
 
     def _on_time(self, now: float) -> None:
         for lost, error in self._losses.take(now):
@@ -242,26 +242,22 @@ class Manager(Intake):
     # --- calls out
 
     def _take_submitted(self) -> None:
-        if self._submitted and self._plan.flush_window > 0:
-            now = time.monotonic()
-            if self._flush_at == NEVER:
-                self._flush_at = now + self._plan.flush_window
-            if now < self._flush_at and not self._shutdown:
-                self._woken = False
-                return
-            self._flush_at = NEVER
-        self._woken = False
+        if not self._is_flush(self._plan.flush_window, hurry=self._shutdown):
+            return
         # Taken before the calls: whoever was to use these functions has submitted by now.
-        dropped = self.functions.take_dropped()
+        dropped = self.functions.take_dropped() + self._attempts.take_dropped()
         submitted = self._submitted
         batch = [submitted.popleft() for _ in range(len(submitted))]
-        waiting = self._waiting
+        waiting, chosen = self._waiting, self.chosen
+        limits: dict[int, core.Limits] = {}
         for future, call, function in batch:
             waiting[call[0]] = future
+            if chosen and call[0] in chosen:
+                limits[call[0]] = self._attempts.begin(chosen.pop(call[0]), call, function)
             # It may have been released between its look-up and its call.
             self.functions.bodies.setdefault(call[1], function)
         if batch:
-            self._feed(core.Submitted([call for _, call, _ in batch]))
+            self._feed(core.Submitted([call for _, call, _ in batch], limits))
         if dropped:
             self._feed(core.FunctionsDropped(dropped))
 
@@ -269,14 +265,17 @@ class Manager(Intake):
         """Tell the scheduler, and do what it says."""
         events: list[core.Event] = [event]
         while events:
-            for instruction in self._scheduler.handle(events.pop()):
+            now = time.monotonic()
+            for instruction in self._scheduler.handle(events.pop(), now):
                 match instruction:
                     case core.Settle():
-                        self._settle(instruction)
+                        events += self._settle(instruction)
                     case core.Dispatch():
                         events += self._dispatch(instruction)
                     case core.Lost():
-                        self._losses.lost(instruction, time.monotonic())
+                        self._losses.lost(instruction, now)
+                    case core.Recalled():
+                        self._session.send(instruction.pod, Cancel(instruction.calls))
 
     def _dispatch(self, order: core.Dispatch) -> list[core.Event]:
         """Send a group; returns what the scheduler is to know of it."""
@@ -289,7 +288,7 @@ class Manager(Intake):
             for call in calls:
                 call_id, function, items, _ = call
                 if items:
-                    body = body_of(self._maps, order.ranges[call_id])
+                    body = self._maps.body_of(order.ranges[call_id])
                     size = size_of(body) // items
                     if size > BULKY_ITEM:
                         events.append(core.ItemsMeasured(order.ranges[call_id].map_id, size))
@@ -299,27 +298,35 @@ class Manager(Intake):
                 if future is not None:  # else it is dispatched again
                     if not future.set_running_or_notify_cancel():
                         withdrawn.append(call_id)
+                        self._attempts.forget(call_id)
                         continue
                     running[call_id] = future
                 kept.append(call)
             shares[pod] = (limit, kept)
         for function in order.released:
-            self.functions.bodies.pop(function, None)
+            if not self._attempts.hold_back(function):
+                self.functions.bodies.pop(function, None)
         functions = {number: self.functions.bodies[number].data for number in order.functions}
-        self._session.send_group(Group(order.number, functions, order.released, shares, {}))
+        self._session.send_group(
+            Group(order.number, functions, order.released, shares, {}, order.limits)
+        )
         if withdrawn:
             events.append(core.Withdrawn(withdrawn))
         return events
 
     # --- outcomes in
 
-    def _settle(self, settle: core.Settle) -> None:
-        running = self._running
+    def _settle(self, settle: core.Settle) -> list[core.Event]:
+        """Resolve Futures; returns what is to run again."""
+        running, attempts, may_end = self._running, self._attempts, bool(self._attempts)
+        retried: list[core.Retried] = []
         for call_id, function, status, body in settle.calls:
             future = running.pop(call_id, None)
             if future is None:
                 continue
             if status == RESULT:
+                if may_end:
+                    attempts.forget(call_id)
                 try:
                     result = loaded(body, self._name_of(function))
                 except ResultNotLoadable as error:
@@ -329,18 +336,18 @@ class Manager(Intake):
                     future.set_result(result)
                     del result
             else:
-                name = self._name_of(function)
-                future.set_exception(failure_of(status, body, name, call_id))
+                failure = failure_of(status, body, self._name_of(function), call_id)
+                again = attempts.failed(call_id, failure, settle)
+                if again is None or again.call is None:
+                    future.set_exception(failure)
+                else:
+                    running[again.call[0]] = future
+                    retried.append(again)
+                del failure
             del future
-        by_map: dict[int, list[tuple[int, Any]]] = {}
-        for map_id, index, status, body in settle.items:
-            by_map.setdefault(map_id, []).append((index, (status, body)))
-        for map_id, outcomes in by_map.items():
-            map_ = self._maps.get(map_id)
-            if map_ is not None:
-                map_.settle(outcomes)
-                if not map_.unsettled and not map_.growing:
-                    self._forget_map(map_)
+        again_of_maps, events = self._maps.settle(settle)
+        retried += again_of_maps
+        return [*events, core.Again(retried)] if retried else events
 
     def _name_of(self, function: int) -> str:
         known = self.functions.bodies.get(function)
@@ -348,29 +355,13 @@ class Manager(Intake):
 
     def _fail_lost(self, lost: core.Lost, error: PodLost) -> None:
         if lost.call is not None:
+            self._attempts.lost(lost.call, error)
             future = self._running.pop(lost.call, None)
             if future is not None:
                 future.set_exception(error)
         if lost.map_item is not None:
-            map_ = self._maps.get(lost.map_item[0])
-            if map_ is not None:
-                map_.settle([(lost.map_item[1], error)])
-
-    def _map_changed(self, event: MapStarted | MapExtended | MapClosed) -> None:
-        map_ = event.map
-        if isinstance(event, MapClosed):
-            if map_.id in self._maps:
-                self._forget_map(map_)
-            return
-        chunksize = None
-        if isinstance(event, MapStarted):
-            self._maps[map_.id] = map_
-            chunksize = event.chunksize
-        self._feed(core.MapGrown(map_.id, map_.function.id, event.count, chunksize))
-
-    def _forget_map(self, map_: Map) -> None:
-        del self._maps[map_.id]
-        self._feed(core.MapDropped(map_.id))
+            self._attempts.lost(lost.map_item, error)
+            self._maps.lost(lost.map_item, error)
 
     # --- the end
 
@@ -380,13 +371,27 @@ class Manager(Intake):
             future.cancel()
             future.set_running_or_notify_cancel()
         self._waiting.clear()
-        for map_ in list(self._maps.values()):
-            map_.cancel_from(self._scheduler.position(map_.id))
+        self._maps.cancel(self._scheduler.position)
         self._feed(core.CancelPending(frozenset(self._running)))
+
+    def cancel(self, request: CancelRequest) -> bool:
+        """Cancel a call that has been sent out; on any thread, which waits for the answer."""
+        if threading.current_thread() is not self.thread:
+            self._inbox.put(request)
+            return request.wait(self.thread)
+        number = request.find(self._running)
+        if number is not None:
+            self._attempts.forget(number)
+            failure = request.failure(self._scheduler.pod_of(number))
+            # Told later: this may be a callback of a Future, in the middle of other instructions.
+            self._inbox.put(core.Cancelled([number]))
+            self._running.pop(number).set_exception(failure)
+        request.answer(cancelled=number is not None)
+        return request.cancelled
 
     def _terminate(self, order: Terminate) -> None:
         self._session.leave(order.signal)
-        self._break(WorkersTerminated(f"{order.method}() has ended the processes of this executor"))
+        self._break(WorkersTerminated(f"{order.method} has ended the processes of this executor"))
 
     def _break(self, error: ExecutorBroken) -> None:
         """The executor can run nothing any more: everything that it holds fails with `error`."""
@@ -401,21 +406,21 @@ class Manager(Intake):
             _fail(future, once_more(error))
         for future in self._running.values():
             _fail(future, once_more(error))
-        for map_ in self._maps.values():
-            map_.fail(once_more(error))
+        self._maps.fail(lambda: once_more(error))
         self._waiting.clear()
         self._running.clear()
-        self._maps.clear()
         self._finished = True
 
     def _leave(self) -> None:
         """Let go of everything: the pods drop our work, and stay warm."""
         # A broken executor's calls are of no use to anyone; else nothing runs any more.
-        self._session.leave(signal.SIGKILL if self.broken is not None else 0)
-        self._provisioner.close()
-        self._session.close(CLOSE_TIMEOUT)
-        self._provisioner.join(CLOSE_TIMEOUT)
-        self._printer.close(CLOSE_TIMEOUT)
+        number = signal.SIGKILL if self.broken is not None else 0
+        with contextlib.ExitStack() as stack:  # from the last to the first, whatever fails
+            stack.callback(lambda: self._printer.close(self.patience))
+            stack.callback(lambda: self._provisioner.join(self.patience))
+            stack.callback(lambda: self._session.close(self.patience))
+            stack.callback(self._provisioner.close)
+            stack.callback(lambda: self._session.leave(number))
 
     def _fail_the_rest(self) -> None:
         """What slipped into the inbox while we were leaving."""
@@ -429,6 +434,8 @@ class Manager(Intake):
                 item.map.fail(once_more(error))
             elif isinstance(item, Refused):
                 _fail(item.future, item.error)
+            elif isinstance(item, CancelRequest):
+                item.answer(cancelled=False)
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:

@@ -18,6 +18,7 @@ import msgpack
 from .blobs import Blob, Blobs, Bulky, blobs_of
 from .functions import PickledFunction
 from .messages import RESULT
+from .options import Options
 from .outcomes import failure_of, loaded
 from .scheduler_events import Range
 from .unpicklable import blame
@@ -32,11 +33,19 @@ class Map:
         map_id: its number in the executor.
         function: what is applied.
         blobs: of the executor; bulky parts of items are among them.
+        options: for each item, if any were chosen.
     """
 
-    def __init__(self, map_id: int, function: PickledFunction, blobs: Blobs) -> None:
+    def __init__(
+        self,
+        map_id: int,
+        function: PickledFunction,
+        blobs: Blobs,
+        options: Options | None = None,
+    ) -> None:
         self.id = map_id
         self.function = function
+        self.options = options
         self._blobs = blobs
         self._shared: set[Blob] = set()  # blobs of several items, kept for those to come
         self.growing = False

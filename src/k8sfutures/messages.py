@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 import cloudpickle
 
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 """Version of this module and of `codec`; pods and clients of different versions do not talk."""
 
 CHUNK_SIZE: Final = 1024 * 1024
@@ -52,7 +52,13 @@ EXCEPTION: Final = 1
 NOT_LOADABLE: Final = 2
 """The pod could not unpickle function or arguments; the body is the pickled exception."""
 CRASHED: Final = 3
-"""The CPU process died; the body is a msgpack map of the fields of `WorkerCrashed`."""
+"""The CPU process died; the body is a msgpack map of what is known of that: see `crashes`."""
+
+# Why a pod has ended a CPU process, in such a map.
+TIMEOUT: Final = "timeout"
+"""Its call has run for longer than it may."""
+CANCELLED: Final = "cancelled"
+"""Nobody waits for its call any more."""
 
 
 # The kinds of what a call says while it runs.
@@ -124,6 +130,8 @@ class Group:
             by the address that it has given this client on the wire.
         needs: ids of the blobs without which a call cannot run, by its id; those of a function
             by its id's negative. They come in chunks, before or after this.
+        limits: seconds that a call, or each item of a range, may run, by the call's id; of those
+            that have such a limit.
     """
 
     kind: ClassVar[int] = 2
@@ -132,6 +140,7 @@ class Group:
     released: list[int]
     shares: dict[str, tuple[int, list[Call]]]
     needs: dict[int, list[int]]
+    limits: dict[int, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,10 +297,24 @@ class Yield:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """To whoever sends chunks: so many bytes of them have been taken, and more may come."""
+    """To whoever sends chunks: so many bytes of them have been taken, and more may come.
+
+    Bodies of `Results` count, too; `lanes` says which.
+    """
 
     kind: ClassVar[int] = 14
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Client to one pod: nobody waits for these calls, which `submit` made, any more.
+
+    Those that have not started come back (`Returned`); of those that run, the CPU process is ended.
+    """
+
+    kind: ClassVar[int] = 15
+    calls: list[int]
 
 
 Message = (
@@ -309,4 +332,5 @@ Message = (
     | Printed
     | Yield
     | Credit
+    | Cancel
 )

@@ -6,22 +6,18 @@ import itertools
 import logging
 import pickle
 import platform
-import signal
-import textwrap
 import threading
 from typing import Any, Final
 
-import msgpack
-
 from .bodies import loads, unpacked
 from .chunks import Whole
+from .crashes import crash_of
 from .errors import (
     CallNotLoadable,
     ExecutorBroken,
     InitializerFailed,
     ResultNotLoadable,
     ThreadDied,
-    WorkerCrashed,
 )
 from .exceptions import Raised, say_where
 from .messages import CRASHED, NOT_LOADABLE
@@ -92,7 +88,7 @@ def failure_of(
         What the function raised, or what became of the call.
     """
     if status == CRASHED:
-        return _crash(body or b"", function)
+        return crash_of(body or b"", function)
     try:
         error = loaded(body, function)
     except ResultNotLoadable as not_loadable:
@@ -199,43 +195,3 @@ def stand_alone(error: BaseException) -> None:
         left += [other for other in (one.__cause__, one.__context__) if other is not None]
         if isinstance(one, BaseExceptionGroup):
             left += one.exceptions
-
-
-def _crash(body: bytes, function: str) -> WorkerCrashed:
-    story: dict[str, Any] = msgpack.unpackb(body)
-    number, code = story["signal"], story["exitcode"]
-    if number is not None:
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "of no name"
-        how = f"was killed by signal {number} ({name})"
-    else:
-        how = f"exited with code {code}"
-    hint = _HINTS.get(number, "") if number is not None else _EXIT_HINT
-    if story.get("out_of_memory"):
-        limit = story.get("memory_limit")
-        of = "" if limit is None else f" of {limit >> 20} MiB"
-        hint = (
-            f" by the kernel, because the memory{of} of its pod was used up: give pods more "
-            "(setting memory), have fewer calls at once in each (worker_processes), or let calls "
-            "use less"
-        )
-    words = ""
-    if story.get("output"):
-        words = f". What it printed last:\n{textwrap.indent(story['output'], '    ')}"
-    return WorkerCrashed(
-        f"the CPU process that ran {function} {how}{hint} "
-        f"(pod {story['pod']}, CPU id {story['cpu_id']}, pid {story['pid']}); "
-        f"no other call is affected, and the process has been replaced{words}",
-        **story,
-    )
-
-
-_EXIT_HINT = "; did the call end its process, with os._exit for one?"
-_HINTS = {
-    signal.SIGSEGV: "; a crash in native code?",
-    signal.SIGABRT: "; an abort in native code?",
-    signal.SIGBUS: "; a crash in native code, or a full /dev/shm?",
-    signal.SIGKILL: "; out of memory, or killed by someone?",
-}

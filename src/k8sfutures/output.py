@@ -184,13 +184,14 @@ class Printer:
             try:
                 self._say(saying)
                 self._tell_dropped(cost_of(saying.body))
-            except Exception as error:
-                # A closed pipe, a missing stream, a handler that fails: results matter more.
-                logger.warning("cannot show what %s says: %s", saying.mark, error)
-        if self._marker is not None:
-            out: list[tuple[int, str]] = []
-            self._marker.end(out)
-            _write(out)
+            except BaseException as error:
+                # A closed pipe, a missing stream, a handler that fails, or exits: results matter
+                # more, and what the next call says.
+                logger.warning("cannot show what %s says: %r", saying.mark, error)
+        try:
+            self._end_line()
+        except BaseException as error:
+            logger.warning("cannot end the last line that calls have printed: %r", error)
 
     def _tell_dropped(self, done: int) -> None:
         with self._lock:

@@ -6,7 +6,8 @@ that come back::
 
     submitted, grown ─┐                                  ┌─► Dispatch   one group to send
     joined, gone ─────┼─► handle(event) ─► state ────────┼─► Settle     outcomes for Futures
-    arrived, … ───────┘                                  └─► Lost       calls out of retries
+    arrived, … ───────┘                                  ├─► Lost       calls out of retries
+                                                         └─► Recalled   calls that nobody wants
 
 How much a pod is given
     A call is charged an estimate of the time it takes of one slot: the running mean of its
@@ -34,27 +35,24 @@ import heapq
 from collections.abc import Iterable
 from typing import Final
 
-from .messages import EXCEPTION, Call
+from .messages import EXCEPTION, RESULT, Call
 from .scheduler_backlog import Backlog
 from .scheduler_events import (
     Arrived,
-    CancelPending,
+    Cancelled,
     Dispatch,
     Event,
     FunctionsDropped,
     GivenBack,
     Instruction,
-    ItemsMeasured,
-    Lost,
-    MapDropped,
-    MapGrown,
+    Loss,
     PodGone,
     PodJoined,
     PodReported,
     Range,
+    Recalled,
     Settle,
     Statistics,
-    Submitted,
     Withdrawn,
 )
 from .scheduler_invariants import check
@@ -86,6 +84,7 @@ class Scheduler:
         self._pods: dict[str, Pod] = {}
         self._durations = Durations()
         self._dropped: set[int] = set()
+        self._now = 0.0
         self._release_in = 0  # calls to dispatch before `_released` is worth its scan again
 
     # --- what the manager asks
@@ -122,6 +121,10 @@ class Scheduler:
         """Ids of the calls that a pod has."""
         return list(self._pods[pod].in_flight) if pod in self._pods else []
 
+    def pod_of(self, call: int) -> str | None:
+        """Name of the pod that has a call, if one has."""
+        return next((pod.name for pod in self._pods.values() if call in pod.in_flight), None)
+
     def place_of(self, pod: str, call: int) -> tuple[int, int | None]:
         """A call's function, 0 where unknown, and the first index where it is a range of a map."""
         flight = self._pods[pod].in_flight.get(call) if pod in self._pods else None
@@ -140,42 +143,38 @@ class Scheduler:
 
     # --- the state machine
 
-    def handle(self, event: Event) -> list[Instruction]:
+    def handle(self, event: Event, now: float = 0.0) -> list[Instruction]:
         """Take in what happened; say what to do about it.
 
         Args:
             event: a batch.
+            now: the time.
 
         Returns:
             Instructions, to be carried out in this order.
         """
         out: list[Instruction] = []
+        self._now = now
         match event:
             case Arrived():
                 self._arrived(event, out)
-            case Submitted():
-                self._backlog.pending.extend(event.calls)
-            case MapGrown():
-                self._backlog.grow(event)
-            case MapDropped():
-                self._backlog.drop_map(event.map_id)
+            case Cancelled():
+                self._cancel(event.calls, out)
             case PodJoined():
                 self._pods.setdefault(event.pod, Pod(event.pod, event.slots))
                 self._share_limit()
             case PodReported():
-                self._pod_reported(event)
+                self._pod_reported(event, out)
             case PodGone():
                 self._pod_gone(event.pod, out)
             case GivenBack():
                 self._given_back(event)
             case Withdrawn():
                 self._withdrawn(event.calls)
-            case ItemsMeasured():
-                self._backlog.measured(event)
             case FunctionsDropped():
                 self._dropped.update(event.functions)
-            case CancelPending():
-                self._backlog.cancel(event.keep)
+            case _:
+                self._backlog.handle(event)
         dispatch = self._dispatch()
         if dispatch is not None:
             out.append(dispatch)
@@ -188,7 +187,8 @@ class Scheduler:
         calls: list[tuple[int, int, int, bytes | None]] = []
         items: list[tuple[int, int, int, bytes | None]] = []
         learn = self._durations.learn
-        in_flight, losses = pod.in_flight, self._backlog.losses
+        lost: dict[int | tuple[int, int], tuple[Loss, ...]] = {}
+        in_flight, losses, limits = pod.in_flight, self._backlog.losses, self._backlog.limits
         for call_id, item, status, micros, body in event.outcomes:
             flight = in_flight.get(call_id)
             if flight is None:
@@ -197,14 +197,18 @@ class Scheduler:
             if status <= EXCEPTION:
                 learn(call[1], micros * 1e-6)
             if call[2]:
-                self._item_arrived(pod, call_id, (item, status, body), items)
+                self._item_arrived(pod, call_id, (item, status, body), items, lost)
             else:
                 pod.drop(call_id)
-                if losses:
-                    losses.pop(call_id, None)
+                if losses or limits:
+                    before = self._backlog.forget(call_id)
+                    if before and status != RESULT:
+                        lost[call_id] = before
                 calls.append((call_id, call[1], status, body))
+        if self._backlog.cancelled:
+            self._backlog.cancelled.difference_update([outcome[0] for outcome in event.outcomes])
         if calls or items:
-            out.append(Settle(pod.name, calls, items))
+            out.append(Settle(pod.name, calls, items, lost))
         if pod.draining:
             self._share_limit()
 
@@ -214,17 +218,28 @@ class Scheduler:
         call_id: int,
         outcome: tuple[int, int, bytes | None],
         items: list[tuple[int, int, int, bytes | None]],
+        lost: dict[int | tuple[int, int], tuple[Loss, ...]],
     ) -> None:
         item, status, body = outcome
         state = self._backlog.ranges[call_id]
         if not state.finish(item):
             return  # told before
         items.append((state.cut.map_id, state.cut.start + item, status, body))
+        if status != RESULT and call_id in self._backlog.losses:
+            lost[items[-1][:2]] = self._backlog.losses[call_id]
         if not state.left:
             pod.drop(call_id)
             self._backlog.forget_range(call_id)
 
-    def _pod_reported(self, event: PodReported) -> None:
+    def _cancel(self, calls: list[int], out: list[Instruction]) -> None:
+        self._backlog.withdraw(set(calls))
+        for pod in self._pods.values():
+            there = [call_id for call_id in calls if call_id in pod.in_flight]
+            if there:
+                self._backlog.cancelled.update(there)
+                out.append(Recalled(pod.name, there))
+
+    def _pod_reported(self, event: PodReported, out: list[Instruction]) -> None:
         pod = self._pods.get(event.pod)
         if pod is None:
             return
@@ -235,13 +250,16 @@ class Scheduler:
         ]
         pod.functions.clear()
         # These never started: no retry is counted.
-        self._backlog.requeue(self._take_back(event.pod, missing))
+        self._take_back(pod, missing)
+        unwanted = sorted(self._backlog.cancelled.intersection(pod.in_flight))
+        if unwanted:  # what it was told of them may be lost
+            out.append(Recalled(event.pod, unwanted))
 
     def _given_back(self, event: GivenBack) -> None:
         pod = self._pods.get(event.pod)
         if pod is None:
             return
-        self._backlog.requeue(self._take_back(event.pod, event.calls))
+        self._take_back(pod, event.calls)
         if event.draining or pod.draining:
             pod.draining = True
             self._share_limit()
@@ -251,50 +269,19 @@ class Scheduler:
         if pod is None:
             return
         self._share_limit()
-        again: list[Call] = []
-        for call_id, flight in pod.in_flight.items():
-            lost = (*self._backlog.losses.pop(call_id, ()), name)
-            call = flight.call
-            if call[2]:
-                state = self._backlog.ranges.pop(call_id)
-                if len(lost) > self._retries:
-                    out += (Lost(None, item, lost) for item in state.unfinished())
-                else:
-                    again += self._backlog.singles(call[1], state, lost)
-            elif len(lost) > self._retries:
-                out.append(Lost(call_id, None, lost))
-            else:
-                self._backlog.losses[call_id] = lost
-                again.append(call)
-        self._backlog.requeue(again)
+        out += self._backlog.lost(name, pod.in_flight.values(), self._now, self._retries)
 
-    def _take_back(self, name: str, call_ids: Iterable[int]) -> list[Call]:
-        """What has to run elsewhere of these calls, which the pod does not have any more."""
-        pod = self._pods.get(name)
-        again: list[Call] = []
-        if pod is None:
-            return again
-        for call_id in call_ids:
-            flight = pod.drop(call_id)
-            if flight is None:
-                continue
-            if flight.call[2]:
-                lost = self._backlog.losses.pop(call_id, ())
-                state = self._backlog.ranges.pop(call_id)
-                if state.left == state.cut.items:
-                    again.append(self._backlog.new_range(flight.call[1], state.cut, lost))
-                else:
-                    again += self._backlog.singles(flight.call[1], state, lost)
-            else:
-                again.append(flight.call)
-        return again
+    def _take_back(self, pod: Pod, call_ids: Iterable[int]) -> None:
+        """What of these calls has no outcome has to run elsewhere: the pod does not have them."""
+        dropped = [pod.drop(call_id) for call_id in call_ids]
+        self._backlog.take_back(flight for flight in dropped if flight is not None)
 
     def _withdrawn(self, call_ids: list[int]) -> None:
         for pod in self._pods.values():
             for call_id in call_ids:
                 if pod.drop(call_id) is not None:
                     self._backlog.ranges.pop(call_id, None)
-                    self._backlog.losses.pop(call_id, None)
+                    self._backlog.forget(call_id)
 
     # --- assignment
 
@@ -307,7 +294,9 @@ class Scheduler:
         shares: dict[str, list[Call]] = {}
         self._group += 1
         if self._isolation.active:
-            shares |= self._isolation.assign(self._pods.values(), self._durations, self._group)
+            shares |= self._isolation.assign(
+                self._pods.values(), self._durations, self._group, self._now
+            )
         if self._backlog.pending:
             self._fill_free_slots(shares)
         if self._backlog.pending:
@@ -335,7 +324,12 @@ class Scheduler:
             out[name] = (pod.limit, calls)
             self._release_in -= len(calls)
         released = self._released() if len(self._dropped) > KEPT_FUNCTIONS else []
-        return Dispatch(self._group, out, ranges, sorted(functions), released)
+        limits = (
+            self._backlog.timeouts(call for _, calls in out.values() for call in calls)
+            if self._backlog.limits
+            else {}
+        )
+        return Dispatch(self._group, out, ranges, sorted(functions), released, limits)
 
     def _fill_free_slots(self, shares: dict[str, list[Call]]) -> None:
         """One call to each free slot, the pod with the most free ones first."""
@@ -350,7 +344,7 @@ class Scheduler:
             pod = self._pods[name]
             call = self._backlog.next_call(self._items_of_head())
             charge = self._durations.charge(call[1], call[2] or 1, len(call[3] or b""))
-            pod.take(call, charge, self._group)
+            pod.take(call, charge, self._group, self._now)
             shares.setdefault(name, []).append(call)
             if room + 1 < 0:
                 heapq.heapreplace(free, (room + 1, name))
@@ -371,7 +365,7 @@ class Scheduler:
         for pod in hungry:
             window = pod.limit * WINDOW
             most = -(-waiting * pod.limit // slots) if waiting else None
-            group, charge_of = self._group, self._durations.charge
+            group, now, charge_of = self._group, self._now, self._durations.charge
             calls: list[Call] = []
             work, in_flight = pod.work, pod.in_flight
             while pending := self._backlog.pending:
@@ -387,7 +381,7 @@ class Scheduler:
                 if work + charge > window:
                     break
                 call = self._backlog.next_call(items)
-                in_flight[call[0]] = Flight(call, charge, group)
+                in_flight[call[0]] = Flight(call, charge, group, now)
                 work += charge
                 calls.append(call)
             pod.work = work

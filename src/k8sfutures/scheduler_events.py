@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .messages import Call, Outcome
@@ -16,14 +17,54 @@ class Range(NamedTuple):
     items: int
 
 
+class Limits(NamedTuple):
+    """What holds for some calls only.
+
+    Attributes:
+        retries: how often a call whose pod was lost is dispatched again; None for as often as any.
+        timeout: seconds that a call, or each item of a map, may run; None for as long as it takes.
+    """
+
+    retries: int | None = None
+    timeout: float | None = None
+
+
+class Loss(NamedTuple):
+    """A pod that a call was lost with, and the seconds since that had been given it."""
+
+    pod: str
+    seconds: float | None
+
+
+class Retried(NamedTuple):
+    """A call under an id of its own, or an item of a map, that is to run again.
+
+    Attributes:
+        call: the call, or None.
+        map_item: map id and index, or None.
+        limits: what holds now.
+        lost: the pods that it was lost with before.
+    """
+
+    call: Call | None
+    map_item: tuple[int, int] | None
+    limits: Limits
+    lost: tuple[Loss, ...]
+
+
 # --- events
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """Calls from `submit`, in order; their ids are new."""
+    """Calls from `submit`, in order; their ids are new.
+
+    Attributes:
+        limits: of those that have any, by call id.
+    """
 
     calls: list[Call]
+    limits: Mapping[int, Limits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +73,14 @@ class MapGrown:
 
     Attributes:
         chunksize: items in a range where the user said so, else None.
+        limits: of each item, if any.
     """
 
     map_id: int
     function: int
     count: int
     chunksize: int | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +146,20 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """Calls and items that have failed, and are to run again before all others."""
+
+    retried: list[Retried]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Nobody waits for these submitted calls any more, wherever they are."""
+
+    calls: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class ItemsMeasured:
     """Items of a map have about so many bytes each; told of those that are bulky."""
 
@@ -138,6 +195,8 @@ Event = (
     | Arrived
     | GivenBack
     | Withdrawn
+    | Again
+    | Cancelled
     | FunctionsDropped
     | ItemsMeasured
     | CancelPending
@@ -157,6 +216,7 @@ class Dispatch:
         ranges: for each call that is a range of a map, which; its body is to be pickled.
         functions: ids of the functions that some of these pods do not have.
         released: ids of functions that pods may forget.
+        limits: seconds that a call, or each item of a range, may run, of those with such a limit.
     """
 
     number: int
@@ -164,6 +224,7 @@ class Dispatch:
     ranges: dict[int, Range]
     functions: list[int]
     released: list[int]
+    limits: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,23 +235,44 @@ class Settle:
         pod: where they come from.
         calls: (call id, function id, status, body) of submitted calls.
         items: (map id, index, status, body) of maps.
+        lost: the pods that calls and items without a result were lost with before, by call id or
+            by (map id, index).
     """
 
     pod: str
     calls: list[tuple[int, int, int, bytes | None]]
     items: list[tuple[int, int, int, bytes | None]]
+    lost: dict[int | tuple[int, int], tuple[Loss, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A call (or an item of a map) that was lost with more pods than `retries` allows."""
+    """A call (or an item of a map) that was lost with more pods than `retries` allows.
+
+    Attributes:
+        call: its id, or None.
+        map_item: map id and index, or None.
+        pods: what it was lost with, oldest first.
+        seconds: since it had been given to each of them.
+        retries: how many it had, where that was chosen for it.
+    """
 
     call: int | None
     map_item: tuple[int, int] | None
     pods: tuple[str, ...]
+    seconds: tuple[float, ...] = ()
+    retries: int | None = None
 
 
-Instruction = Dispatch | Settle | Lost
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Tell a pod that nobody waits for these of its calls any more."""
+
+    pod: str
+    calls: list[int]
+
+
+Instruction = Dispatch | Settle | Lost | Recalled
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,10 @@ def check(
     for state in backlog.ranges.values():
         assert state.left == state.done.count(0), "a range that has miscounted its items"
         assert state.left, "a range that is finished and still here"
+    assert backlog.limits.keys() <= seen, "limits of a call that is nowhere"
     assert backlog.losses.keys() <= seen, "losses of a call that is nowhere"
+    in_flight = {call_id for pod in pods.values() for call_id in pod.in_flight}
+    assert backlog.cancelled <= in_flight, "a cancelled call that no pod has"
 
 
 def _call_ids(backlog: Backlog, isolated: Iterable[Call], pods: Mapping[str, Pod]) -> Iterator[int]:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from .messages import Call
+from .scheduler_events import Limits, Loss
 from .scheduler_records import Durations, Pod
 
 
@@ -22,19 +23,21 @@ class Isolation:
     """See the module's text.
 
     Args:
-        retries: how often a call whose pod was lost is dispatched again.
+        retries: how often a call whose pod was lost is dispatched again, where nothing else was
+            chosen for it.
     """
 
     def __init__(self, retries: int) -> None:
-        self._losses = max(2, retries)
+        self._retries = retries
         self.waiting: deque[Call] = deque()
         """Suspects that no pod has yet."""
         self.active = False
         """Whether there is anything to decide: suspects wait, or pods are reserved for some."""
 
-    def is_suspect(self, lost: tuple[str, ...]) -> bool:
-        """Whether a call that was lost with these pods is to run alone."""
-        return len(lost) >= self._losses
+    def is_suspect(self, lost: tuple[Loss, ...], limits: Limits | None) -> bool:
+        """Whether a call that was lost with these pods, and has such limits, is to run alone."""
+        retries = self._retries if limits is None or limits.retries is None else limits.retries
+        return len(lost) >= max(2, retries)
 
     def add(self, call: Call) -> None:
         """A suspect waits, before the others."""
@@ -49,7 +52,7 @@ class Isolation:
         return gone
 
     def assign(
-        self, pods: Iterable[Pod], durations: Durations, group: int
+        self, pods: Iterable[Pod], durations: Durations, group: int, now: float
     ) -> dict[str, list[Call]]:
         """Give suspects to pods of their own.
 
@@ -57,6 +60,7 @@ class Isolation:
             pods: all of them.
             durations: of calls.
             group: what the suspects go with.
+            now: the time.
 
         Returns:
             Pod to its suspect.
@@ -65,7 +69,8 @@ class Isolation:
         for pod in self._reserve(list(pods)):
             call = self.waiting.popleft()
             pod.suspect = call[0]
-            pod.take(call, durations.charge(call[1], call[2] or 1, len(call[3] or b"")), group)
+            charge = durations.charge(call[1], call[2] or 1, len(call[3] or b""))
+            pod.take(call, charge, group, now)
             shares[pod.name] = [call]
         return shares
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from .messages import Call
-from .scheduler_events import Range
+from .scheduler_events import Limits, Range
 
 WINDOW: Final = 0.020
 """Seconds of work that a slot may have in flight, queued work included. Long enough to hide
@@ -37,12 +37,15 @@ FOLLOW: Final = 0.2
 class Source:
     """A map whose items wait to be cut into ranges."""
 
-    __slots__ = ("chunksize", "count", "function", "item_size", "map_id", "next")
+    __slots__ = ("chunksize", "count", "function", "item_size", "limits", "map_id", "next")
 
-    def __init__(self, map_id: int, function: int, chunksize: int | None) -> None:
+    def __init__(
+        self, map_id: int, function: int, chunksize: int | None, limits: Limits | None
+    ) -> None:
         self.map_id = map_id
         self.function = function
         self.chunksize = chunksize
+        self.limits = limits
         self.next = 0
         self.count = 0
         self.item_size = 0  # bytes, where they are many
@@ -77,11 +80,12 @@ class RangeState:
 
 
 class Flight(NamedTuple):
-    """A call that a pod has, with the seconds it is charged and the group that it went with."""
+    """A call that a pod has: the seconds it is charged, the group that it went with, and when."""
 
     call: Call
     charge: float
     group: int
+    since: float = 0.0
 
 
 @dataclass(slots=True)
@@ -101,8 +105,8 @@ class Pod:
     in_flight: dict[int, Flight] = field(default_factory=dict)
     functions: set[int] = field(default_factory=set)
 
-    def take(self, call: Call, charge: float, group: int) -> None:
-        self.in_flight[call[0]] = Flight(call, charge, group)
+    def take(self, call: Call, charge: float, group: int, now: float) -> None:
+        self.in_flight[call[0]] = Flight(call, charge, group, now)
         self.work += charge
 
     def drop(self, call_id: int) -> Flight | None:

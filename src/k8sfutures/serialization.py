@@ -18,6 +18,7 @@ Everything is read with C pickle: it reads what all three write.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
@@ -25,6 +26,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import methodcaller
 from typing import Any, Final
 
 import cloudpickle
@@ -146,8 +148,19 @@ def split(obj: object, limit: int) -> tuple[list[bytes], list[pickle.PickleBuffe
     if by_definitions:
         data = _dumps_definitions(obj, in_band, file, begin_anew)
         return file.take() or [data], buffers
-    pickle.Pickler(file, PROTOCOL, buffer_callback=in_band).dump(obj)
+    pickler = pickle.Pickler(file, PROTOCOL, buffer_callback=in_band)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        pickler.dispatch_table = {**copyreg.dispatch_table, numpy.ndarray: _reduced_array}
+    pickler.dump(obj)
     return file.take(), buffers
+
+
+def _reduced_array(array: Any) -> Any:
+    """As NumPy reduces arrays; those of times, of which it gives no buffer, as ones of integers."""
+    if array.dtype.kind in "mM" and (array.flags.c_contiguous or array.flags.f_contiguous):
+        return methodcaller("view", array.dtype), (array.view("i8"),)
+    return array.__reduce_ex__(PROTOCOL)
 
 
 def _has_bulky_text(call: tuple[Any, ...], limit: int) -> bool:

@@ -23,7 +23,7 @@ from .demand import Demand
 from .drops import Drops
 from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
 from .freight import Freight
-from .link import ClientLink, LinkEvent
+from .link import ClientLink, LinkBlocked, LinkEvent, LinkFree, NobodyThere, Unroutable
 from .losses import Losses
 from .messages import (
     Attach,
@@ -45,7 +45,7 @@ from .messages import (
 )
 from .outcomes import initializer_failure
 from .output import Heard
-from .pods import Credentials, PodEnded
+from .pods import CpusHeld, Credentials, PodEnded, StartupNews
 from .records import packed_filters, reporting
 from .scheduler import Scheduler
 
@@ -64,6 +64,10 @@ RETURN: Final = 15.0
 
 GRACE: Final = 3.0
 """Seconds that a pod whose queue is gone has to come back, if only its connection was lost."""
+
+QUIET: Final = 5.0
+"""Seconds that a first connection may take before the user is told that we wait. Should it fail in
+the end, the exception says why; to say the same here would be to say it twice."""
 
 NEVER: Final = float("inf")
 
@@ -115,6 +119,9 @@ class Session:
         self._link: ClientLink | None = None
         self._pods: dict[str, _Pod] = {}
         self._down: ExecutorBroken | None = None
+        self._blocked: str | None = None  # why the broker takes no messages
+        self._address = ""
+        self._quiet_until = NEVER
         self._filters = packed_filters()  # those of the thread that made the executor
         self._drops = Drops()
         self.news = ""
@@ -136,6 +143,7 @@ class Session:
         self._codec = Codec(found.key, self._plan.name, time.time_ns())
         self._link = self._plan.connect(found, self._plan.pool, self._plan.name, emit)
         self._link.start()
+        self._address, self._quiet_until = found.address, time.monotonic() + QUIET
         self.renew_at = time.monotonic() + RENEW_EVERY
 
     def up(self, now: float) -> None:
@@ -144,26 +152,43 @@ class Session:
             # Until it says hello again. Pods lost the broker when we did, and some back off.
             pod.missing_since, pod.grace = now, RETURN
             pod.begin_anew()
-        self._down = None
+        self._down = self._blocked = None
+        self._address, self._quiet_until = "", now
         self._demand.called(now)
         self._broadcast(self._attach(), urgent=True)
-
-    def nobody(self) -> None:
-        """No pod is at the broker."""
-        self._demand.nobody()
 
     def down(self, error: ExecutorBroken) -> bool:
         """The broker is gone, or not there yet; True when that is new."""
         new, self._down = self._down is None, error
-        if new:
-            logger.warning("%s (trying again)", error)
+        if time.monotonic() >= self._quiet_until:
+            self._quiet_until = NEVER
+            if self._address:
+                timeout = self._plan.startup_timeout
+                logger.warning(
+                    "waiting for the broker at %s, for at most startup_timeout=%g s",
+                    *(self._address, timeout),
+                )
+            else:
+                logger.warning("%s (trying again)", error)
         return new
 
-    def unroutable(self, name: str, now: float) -> None:
-        """A pod's queue does not exist: it has ended, or has lost its connection."""
-        pod = self._pods.get(name)
-        if pod is not None and pod.missing_since is None:
-            pod.missing_since, pod.grace = now, GRACE
+    def noticed(self, event: LinkEvent, now: float) -> None:
+        """Something is as it should not be at the broker, or is so no more."""
+        match event:
+            case NobodyThere():
+                self._demand.nobody()
+            case Unroutable():
+                # The pod's queue does not exist: it has ended, or has lost its connection.
+                pod = self._pods.get(event.peer)
+                if pod is not None and pod.missing_since is None:
+                    pod.missing_since, pod.grace = now, GRACE
+            case LinkBlocked():
+                self._blocked = event.reason  # neither do pods hear us, nor we them
+            case LinkFree():
+                self._blocked = None
+                for pod in self._pods.values():
+                    if pod.missing_since is not None:
+                        pod.missing_since = now  # it has the whole time to come back
 
     def on_time(self, now: float) -> Iterator[Notice]:
         """Tell every pod that we are alive; give up those that have been missing for too long."""
@@ -171,7 +196,11 @@ class Session:
         gone = self._blobs.take_gone()
         for pod in list(self._pods.values()):
             self.send(pod.name, self._renew(pod, pod.freight.release(gone)))
-            if pod.missing_since is not None and now - pod.missing_since > pod.grace:
+            if (
+                pod.missing_since is not None
+                and self._blocked is None
+                and now - pod.missing_since > pod.grace
+            ):
                 yield from self._gone(
                     pod.name,
                     "its queue at the broker is gone, and so it does not answer any more",
@@ -183,6 +212,7 @@ class Session:
         if self._down is not None:
             return self._down
         hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
+        hint += f"; the broker accepts no messages ({self._blocked})" if self._blocked else ""
         hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
@@ -216,18 +246,22 @@ class Session:
             for message in self._pods[name].freight.take():
                 self.send(name, message)
 
-    def ask_to_yield(self, pool: str) -> None:
-        """Ask the pods of another pool that have no client to end: their CPUs are wanted."""
-        if self._link is not None and self._codec is not None:
-            logger.info("asking the unused pods of pool %s to make room", pool)
-            self._link.broadcast_to(pool, self._codec.encode(Yield(self._plan.pool)))
+    def starting(self, event: StartupNews | CpusHeld) -> None:
+        """Pods are on their way: how far, or which pools' unused pods are to end for them."""
+        if isinstance(event, StartupNews):
+            self.news = event.text
+        elif self._link is not None and self._codec is not None:
+            for pool in event.pools:
+                logger.info("asking the unused pods of pool %s to make room", pool)
+                self._link.broadcast_to(pool, self._codec.encode(Yield(self._plan.pool)))
 
     def leave(self, signal: int) -> None:
         """Tell the pods to drop our work, and to end what runs with a signal if it is not 0."""
         self._broadcast(Detach(signal))
 
     def close(self, timeout: float) -> None:
-        """Send what is under way, and close the link."""
+        """Send what is under way, and close the link; nothing bulky is kept for calls to come."""
+        self._blobs.forget_recent()
         if self._link is not None:
             self._link.close()
             self._link.join(timeout)
@@ -281,7 +315,7 @@ class Session:
             return
         match message:
             case Results():
-                yield from self._results(sender, message)
+                yield from self._results(sender, message, len(body))
             case Chunk():
                 self._chunk(sender, message)
             case Credit():
@@ -304,11 +338,14 @@ class Session:
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
 
-    def _results(self, name: str, message: Results) -> Iterator[Notice]:
+    def _results(self, name: str, message: Results, size: int) -> Iterator[Notice]:
         pod = self._pods.get(name)
         if pod is None:
             return  # given up
-        outcomes = pod.arrivals.results(message)
+        told = pod.arrivals.taken(message, size)
+        if told:
+            self.send(name, Credit(told))
+        outcomes = pod.arrivals.results(message, size)
         if outcomes is None:
             if not pod.asked:
                 self._ask(pod)
@@ -351,6 +388,7 @@ class Session:
         holding = frozenset(message.holding)
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
+            self._losses.joined(name, message.node)
             pod = self._pods[name] = _Pod(name, Arrivals(message.results))
             pod.freight.has(message.blobs, self._blobs.is_alive)  # if we had given it up
             self._demand.joined(name, len(message.cpu_ids), message.pool_cpus, time.monotonic())

@@ -24,9 +24,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from .amqp import new_loop
+from .arguments import check_arguments
 from .config import Output
 from .errors import BrokerUnreachable
-from .executor import K8sRabbitExecutor, check_arguments
+from .executor import K8sRabbitExecutor
 from .link import ClientLink, LinkDown, LinkEvent, LinkUp, NobodyThere, Received, Unroutable
 from .pods import Credentials, Need, PodEnded, PodEvent
 from .worker.agent import Agent

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parents[2] / "src" / PACKAGE
 PURE_CORE = (
     *("messages", "codec", "chunks", "bodies", "lanes", "arrivals"),
     *("scheduler", "scheduler_backlog", "scheduler_events", "scheduler_isolation"),
+    *("attempts", "crashes", "options", "worker.endings"),
     "scheduler_records",
     *("worker.assignment", "worker.dispatch", "worker.frames", "worker.instructions"),
     *("worker.invariants", "worker.ledger", "worker.needs", "worker.said"),

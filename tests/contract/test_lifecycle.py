@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,19 @@ def test_an_abandoned_executor_is_collected(cluster):
     gc.collect()
     assert future.result(20) == 32
     wait_until(lambda: not our_threads())
+
+
+def test_what_was_bulky_goes_with_its_executor(cluster):
+    """At once: until the collector runs by itself, there may be many more executors."""
+    gc.collect()
+    gc.disable()
+    try:
+        with cluster.executor() as executor:
+            assert executor.submit(len, bytes(10_000_000)).result(20) == 10_000_000
+            blobs = [weakref.ref(blob) for blob in executor._manager.blobs._recent.values()]
+        assert [blob() for blob in blobs] == [None]
+    finally:
+        gc.enable()
 
 
 def test_an_exception_in_the_with_block_passes(cluster):

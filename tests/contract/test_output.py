@@ -198,8 +198,11 @@ def test_a_crash_has_the_last_words(ex):
 
 def test_a_crash_in_native_code_says_where_python_was(ex):
     error = ex.submit(crash, "segfault").exception()
-    assert "line 29\nFatal Python error: Segmentation fault" in error.output
-    assert re.search(r'test_output\.py", line \d+ in crash', error.output)
+    assert error.output.endswith("line 29")
+    assert error.stack.startswith("Fatal Python error: Segmentation fault")
+    assert re.search(r'test_output\.py", line \d+ in crash', error.stack)
+    assert "worker/cpu_process.py" not in error.stack, "frames of ours"
+    assert ". Where it was:\n    Fatal Python error" in str(error)
 
 
 # --- records

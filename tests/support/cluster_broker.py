@@ -26,7 +26,7 @@ class ClusterBroker:
         self._more = more
         self.host = host
         self.folder = folder
-        self.port = _free_port(host)
+        self.port = free_port(host)
         self.password = secrets.token_hex(16)
         self._start()
 
@@ -43,11 +43,10 @@ class ClusterBroker:
             + self._more.format(port=self.port)
         )
         (self.folder / "enabled_plugins").write_text("[].\n")
-        name = f"k8sfutures-tests-{os.getpid()}-{self.port}"
         with (self.folder / "console.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [find_server()],
-                env=environment(name, self.folder, _free_port("127.0.0.1")),
+                env=self._environment(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -58,6 +57,10 @@ class ClusterBroker:
         while not self._greets():
             assert self._process.poll() is None, (self.folder / "console.log").read_text()
             assert time.monotonic() < deadline, "the broker did not come up"
+
+    def _environment(self) -> dict[str, str]:
+        name = f"k8sfutures-tests-{os.getpid()}-{self.port}"
+        return dict(environment(name, self.folder, free_port("127.0.0.1")))
 
     def _greets(self) -> bool:
         try:
@@ -85,6 +88,7 @@ class ClusterBroker:
         self._start()
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
+    """A port that nobody listens at."""
     with socket.create_server((host, 0)) as found:
         return int(found.getsockname()[1])

@@ -1,12 +1,13 @@
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sfutures import arrivals as module
 from k8sfutures.arrivals import Arrivals
 from k8sfutures.bodies import with_parts
-from k8sfutures.lanes import Bulk
+from k8sfutures.lanes import CREDIT_EVERY, Bulk, Lane, weight_of
 from k8sfutures.messages import CHUNK_SIZE, CRASHED, RESULT, Results
 
 
@@ -27,7 +28,7 @@ class TestResults:
         outcome, chunks = bulky(7, memory)
         for chunk in chunks:
             arrivals.chunk(chunk)
-        small_one, whole = arrivals.results(Results(1, [small(1), outcome]))
+        small_one, whole = arrivals.results(Results(1, [small(1), outcome]), 9)
         assert small_one == small(1)
         assert whole[:4] == (7, 0, RESULT, 1)
         assert whole[4].memory == memory
@@ -38,21 +39,21 @@ class TestResults:
         outcome, chunks = bulky(7, bytes(3 * CHUNK_SIZE))
         for chunk in chunks[1:]:
             arrivals.chunk(chunk)
-        assert arrivals.results(Results(1, [small(1), outcome])) is None
+        assert arrivals.results(Results(1, [small(1), outcome]), 9) is None
         assert arrivals.number == 0
 
     def test_that_were_here_before_are_none(self):
         arrivals = Arrivals(3)
-        assert arrivals.results(Results(3, [small(1)])) == []
+        assert arrivals.results(Results(3, [small(1)]), 9) == []
 
     def test_after_a_gap_are_taken_and_not_confirmed(self):
         arrivals = Arrivals(3)
-        assert arrivals.results(Results(5, [small(1)])) == [small(1)]
+        assert arrivals.results(Results(5, [small(1)]), 9) == [small(1)]
         assert arrivals.number == 3
 
     def test_of_a_crash_have_no_parts_whatever_they_look_like(self):
         outcome = (1, 0, CRASHED, 0, b"\x01")
-        assert Arrivals(0).results(Results(1, [outcome])) == [outcome]
+        assert Arrivals(0).results(Results(1, [outcome]), 9) == [outcome]
 
     def test_come_again_after_a_connection_was_lost(self):
         arrivals = Arrivals(0)
@@ -60,11 +61,11 @@ class TestResults:
         arrivals.chunk(chunks[0])
         arrivals.begin_anew()
         arrivals.chunk(chunks[2])
-        assert arrivals.results(Results(1, [outcome])) is None
+        assert arrivals.results(Results(1, [outcome]), 9) is None
         arrivals.resume(0)
         for chunk in chunks:
             arrivals.chunk(chunk)
-        assert len(arrivals.results(Results(1, [outcome]))) == 1
+        assert len(arrivals.results(Results(1, [outcome]), 9)) == 1
         assert arrivals.number == 1
 
 
@@ -85,7 +86,7 @@ def test_whatever_is_lost_no_outcome_is_wrong_and_none_is_confirmed_that_is_not_
     here = set()
     for message in itertools.compress(stream, kept):
         if isinstance(message, Results):
-            for call, _, _, _, whole in arrivals.results(message) or []:
+            for call, _, _, _, whole in arrivals.results(message, 9) or []:
                 assert whole.memory == bodies[call]
                 here.add(call)
         else:
@@ -93,19 +94,35 @@ def test_whatever_is_lost_no_outcome_is_wrong_and_none_is_confirmed_that_is_not_
     assert set(range(1, arrivals.number + 1)) <= here
 
 
-def test_the_pod_is_told_of_what_is_bulky_before_a_second_has_passed(monkeypatch):
+@pytest.mark.parametrize(("size", "memory"), [(6, 0), (1, 5), (0, 6)])
+def test_the_pod_is_told_of_much_before_a_second_has_passed(monkeypatch, size, memory):
     monkeypatch.setattr(module, "CONFIRM_EVERY", 10)
     arrivals = Arrivals(0)
     told = []
     for number in range(1, 5):
-        outcome, (chunk,) = bulky(number, bytes(6))
-        arrivals.chunk(chunk)
-        arrivals.results(Results(number, [outcome]))
+        outcome, chunks = bulky(number, bytes(memory)) if memory else (small(number), ())
+        for chunk in chunks:
+            arrivals.chunk(chunk)
+        arrivals.results(Results(number, [outcome]), size)
         told.append(arrivals.must_confirm())
     assert told == [False, True, False, True]
 
 
+def test_what_is_large_together_is_credited_as_the_pod_counts_it():
+    pods_side, arrivals = Lane(), Arrivals(0)
+    told = sent = 0
+    for number, size in enumerate([10, 70_000, 200_000] * 40, 1):
+        message = Results(number, [(number, 0, RESULT, 1, bytes(size)), small(-number)])
+        weight = weight_of(sum(len(outcome[4]) for outcome in message.outcomes))
+        pods_side.put(message, weight)
+        assert list(pods_side.take()) == [message]
+        sent += weight
+        told += (credit := arrivals.taken(message, size + 50))
+        pods_side.credit(credit)
+    assert sent - CREDIT_EVERY < told <= sent
+
+
 def test_what_is_small_is_confirmed_by_and_by():
     arrivals = Arrivals(0)
-    arrivals.results(Results(1, [small(1)]))
+    arrivals.results(Results(1, [small(1)]), 9)
     assert not arrivals.must_confirm()

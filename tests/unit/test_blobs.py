@@ -87,6 +87,16 @@ class TestLifetime:
         assert blobs.take_gone() == [second]
         assert blobs.keep(b"1" * BIG).id == first
 
+    def test_none_are_kept_when_no_call_comes_any_more(self):
+        blobs = Blobs(kept=9 * BIG)
+        needed = blobs.keep(b"1" * BIG)
+        number = blobs.keep(b"2" * BIG).id
+        blobs.forget_recent()
+        assert blobs.take_gone() == [number]
+        late = blobs.keep(b"3" * BIG).id
+        assert blobs.take_gone() == [late]
+        assert blobs.keep(b"1" * BIG) is needed
+
     def test_one_that_is_bigger_than_all_that_is_kept_lives_while_it_is_needed(self):
         blobs = Blobs(kept=BIG)
         blob = blobs.keep(bytes(3 * BIG))

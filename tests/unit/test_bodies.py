@@ -118,6 +118,38 @@ def test_bulky_bytes_are_a_segment_of_their_own_and_are_not_copied():
     assert any(one is big for one in file.take())
 
 
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("size", [50_000, 70_000, 200_000, 300_000])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: np.arange(size // 8),
+        lambda size: np.arange(size // 8).reshape(2, -1),
+        lambda size: np.asfortranarray(np.arange(size // 8).reshape(2, -1)),
+        lambda size: np.arange(size // 4)[::2],
+        lambda size: np.arange(size // 8).astype("M8[s]"),
+        lambda size: np.asfortranarray(np.arange(size // 8).astype("m8[D]").reshape(2, -1)),
+        lambda size: np.arange(size // 4).astype("M8[s]")[::2],
+        lambda size: np.zeros(size // 16, [("a", "i8"), ("b", "M8[s]")]),
+        bytearray,
+    ],
+    ids=[
+        *("flat", "rows", "columns", "strided", "times", "durations", "strided times"),
+        *("records", "bytearray"),
+    ],
+)
+def test_many_that_are_not_bulky_are_together(make, size, count):
+    """A pickler hands buffers from 64 KiB on to its file as they are."""
+    values = [make(size) for _ in range(count)]
+    segments, buffers = split(values, 256 * 1024)
+    holder = Holder()
+    body = with_parts(
+        [holder.put(segment) for segment in segments],
+        [holder.put(buffer.raw()) for buffer in buffers],
+    )
+    assert same(loads(body, holder.part), values)
+
+
 @given(st.lists(st.binary(min_size=1, max_size=9), min_size=1), st.data())
 def test_pieces_are_read_as_if_they_were_one(pieces, data):
     file = bodies._Pieces([memoryview(piece) for piece in pieces])

@@ -146,6 +146,16 @@ class TestNumbers:
         assert group.number == last_number(5)
         assert group_until(group.number) == 5
 
+    def test_limits_are_reckoned_with_too(self, blobs):
+        """Of 170,000 calls without bodies they are half of what travels."""
+        calls = range(1 << 48, (1 << 48) + 170_000)
+        share = [(number, 7, 0, b"") for number in calls]
+        group = Group(3, {}, [], {"pod": (1, share)}, {}, dict.fromkeys(calls, 1.5))
+        messages, _ = Cargo(blobs, None).load(group)
+        codec = Codec(bytes(32), "client")
+        assert all(len(codec.encode(message)) < 5 * 1024 * 1024 for message in messages)
+        assert {n: t for message in messages for n, t in message.limits.items()} == group.limits
+
     def test_before_the_first_group_there_is_none(self):
         assert group_until(0) == -1
         assert group_until(last_number(0)) == 0
@@ -165,8 +175,9 @@ class TestNumbers:
             for n, sizes in enumerate(pods)
         }
         expected = {pod: [call[0] for call in calls] for pod, (_, calls) in shares.items()}
+        limits = {number: number / 2 for ids in expected.values() for number in ids[::2]}
         bodies = {number: bytes(size) for number, size in enumerate(functions, 1)}
-        whole = Group(3, dict(bodies), list(released), shares, {})
+        whole = Group(3, dict(bodies), list(released), shares, {}, dict(limits))
         messages, _ = Cargo(Blobs(), None).load(whole)
         codec = Codec(bytes(32), "client")
         assert all(len(codec.encode(message)) < 5 * 1024 * 1024 for message in messages)
@@ -186,5 +197,7 @@ class TestNumbers:
             for number, body in message.functions.items():
                 assert message.needs.get(-number, []) == parts_of(body)
             assert len(message.shares) == 1 or len(messages) == 1 or not message.shares
+            mine = {call[0] for _, calls in message.shares.values() for call in calls}
+            assert message.limits == {n: limits[n] for n in mine & limits.keys()}
         assert got == expected
         assert [one for message in messages for one in message.released] == released

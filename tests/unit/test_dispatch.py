@@ -21,6 +21,8 @@ from k8sfutures.messages import (
 from k8sfutures.worker import frames as kinds
 from k8sfutures.worker.dispatch import SIGKILL, Dispatcher
 from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
+from k8sfutures.worker.kept import MOST_KEPT
+from k8sfutures.worker.shared_memory import Shared
 
 F = 1
 
@@ -178,6 +180,71 @@ class TestFairness:
         assert play.group([(1, 0)], "b", limit=1) == {2: 1}
 
 
+class TestSlowClients:
+    @staticmethod
+    def bulky(play, size, cpu_id=0):
+        """A call ends whose outcome is a file in memory."""
+        body = Shared(b"s")
+        body.memory = range(size)
+        play.fed.clear()
+        play.dispatcher.frames(cpu_id, [(play.start(cpu_id), 0, RESULT, 10, body)])
+        play.go()
+        return [frame[0] for feed in play.fed for frame in feed.frames]
+
+    def test_an_outcome_that_is_larger_than_all_that_may_be_kept_passes(self):
+        play = Play().attach()
+        play.group([(1, 0), (2, 0)])
+        assert self.bulky(play, 3 * MOST_KEPT) == []
+        assert play.pipes == {0: []}
+        play.flush()
+        play.dispatcher.renew("c", Renew(1, 1, []), 0.0)
+        assert play.go() == {0: 1}
+        assert play.fed[-1].frames[0][0] == kinds.GO_ON
+
+    def test_what_a_process_was_given_ahead_is_taken_back(self):
+        play = Play(2).attach()
+        play.learn(micros=10)
+        play.group([(number, 0) for number in range(1, 50)])
+        self.bulky(play, MOST_KEPT)
+        assert play.pipes[0] == []
+        play.run(1)
+        assert len(play.pipes[1]) <= 1, "one at most, which may run already"
+
+    def test_a_process_goes_on_while_there_is_room(self):
+        play = Play().attach()
+        play.learn(micros=10)
+        play.group([(number, 0) for number in range(1, 50)])
+        assert self.bulky(play, MOST_KEPT // 2) == [kinds.GO_ON]
+        assert len(play.pipes[0]) == 48
+
+    def test_others_have_all_processes(self):
+        play = Play(2).attach("slow").attach("other")
+        play.group([(number, 0) for number in range(1, 9)], "slow")
+        for cpu_id in play.pipes:
+            self.bulky(play, MOST_KEPT, cpu_id)
+        assert play.group([(1, 0), (2, 0)], "other") == {0: 1, 1: 1}
+        assert play.fed[-1].frames[0][0] == kinds.GO_ON
+
+    def test_a_pod_that_drains_returns_what_has_not_started(self):
+        play = Play().attach()
+        play.learn(micros=10)
+        play.group([(number, 0) for number in range(1, 50)])
+        play.dispatcher.drain()
+        play.go()
+        self.bulky(play, MOST_KEPT)
+        play.flush()
+        returned = play.messages(Returned)
+        assert sum(len(message.calls) for message in returned) == 48
+
+    def test_one_that_leaves_leaves_no_process_waiting(self):
+        play = Play().attach("slow").attach("other")
+        play.group([(1, 0), (2, 0)], "slow")
+        self.bulky(play, MOST_KEPT)
+        play.dispatcher.drop("slow", 0)
+        assert play.group([(1, 0)], "other") == {0: 1}
+        assert play.fed[-1].frames[0][0] == kinds.GO_ON
+
+
 class TestOutcomes:
     def test_kept_until_confirmed_and_sent_again(self):
         play = Play().attach()
@@ -209,6 +276,17 @@ class TestOutcomes:
         assert [results.number for results in play.messages(Results)] == [2, 3]
         assert GROUP_LIMIT // INLINE_LIMIT < 30
 
+    def test_large_ones_take_up_what_may_be_kept(self):
+        play = Play().attach()
+        play.learn(micros=10)
+        body = b"x" * INLINE_LIMIT
+        play.group([(number, 0) for number in range(1, 2000)])
+        while play.pipes[0]:
+            play.dispatcher.frames(0, [(play.start(), 0, RESULT, 10, body)])
+            play.go()
+        most = 1 + MOST_KEPT // INLINE_LIMIT
+        assert len(play.flush()) == most + 1, "one that may run already"
+
     def test_what_calls_print(self):
         play = Play().attach()
         play.group([(1, 0)])
@@ -227,7 +305,7 @@ class TestFaults:
         play.dispatcher.died(0, [], play.pipes[0], {"pid": 5})
         play.pipes[0] = []
         play.go()
-        story = msgpack.packb({"pid": 5, "output": ""})
+        story = msgpack.packb({"pid": 5, "output": "", "stack": "", "seconds": 0.0})
         assert play.flush()[1:] == [(1, 0, CRASHED, 0, story)]
         play.dispatcher.ready(0)
         assert play.go() == {0: 5}
@@ -332,11 +410,54 @@ class TestLeaving:
         play.dispatcher.ready(0)
         assert play.go() == {0: 1}
 
+    def test_functions_are_kept_that_a_call_needs_which_waits_for_a_blob(self):
+        """Its client had given this pod up, and so knows of no call that has them."""
+        play = Play().attach()
+        share = (9, [(1, F, 0, b"")])
+        play.dispatcher.group("c", Group(1, {F: b"f"}, [], {}, {1: [7]}), share, 0.0)
+        play.dispatcher.group("c", Group(2, {}, [F], {}, {}), (0, []), 0.0)
+        play.dispatcher.arrived("c", 7)
+        assert play.go() == {0: 1}
+
+    def test_functions_are_kept_of_calls_that_may_be_taken_back(self):
+        play = Play().attach("c").attach("other")
+        play.learn(micros=10)
+        play.group([(number, 0) for number in range(1, 50)])
+        play.dispatcher.group("c", Group(9, {}, [F], {}, {}), (0, []), 0.0)
+        play.group([(1, 0)], "other")
+        play.run(micros=1_000_000)
+        assert len(play.pipes[0]) == 1, "they have been taken back, as another client waits"
+        play.run()
+        play.run()
+        assert len(play.flush()) == 4
+        assert play.pipes[0], "they are given anew"
+
+    def test_calls_of_unknown_functions_leave_nothing(self):
+        play = Play().attach()
+        share = (9, [(1, 99, 0, b"")])
+        play.dispatcher.group("c", Group(1, {}, [], {}, {1: [7]}), share, 0.0)
+        play.go()
+        assert play.messages(Returned)[-1].calls == [1]
+        assert not play.dispatcher._clients["c"].needs
+
     def test_functions_are_released(self):
         play = Play().attach()
         play.learn()
         play.group([], released=[F])
         assert play.fed[-1].frames == [(kinds.RELEASE, "c", [F])]
+
+
+class TestInitializers:
+    def test_that_one_has_raised_is_told_again(self):
+        """As often as the client asks: the message may have been lost with a connection."""
+        play = Play().attach(initializer=b"i")
+        play.group([(1, 0)])
+        play.dispatcher.frames(0, [(play.start(), 0, kinds.INITIALIZER_RAISED, 0, b"e")])
+        play.go()
+        template = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0, {}, 0, [])
+        play.dispatcher.hello("c", template)
+        play.go()
+        assert play.messages(InitializerRaised) == [InitializerRaised(0, b"e")] * 2
 
 
 class TestGivingBack:

@@ -21,6 +21,7 @@ from k8sfutures.messages import (
     EXCEPTION,
     RESULT,
     Attach,
+    Cancel,
     Group,
     Hello,
     InitializerRaised,
@@ -32,14 +33,18 @@ from k8sfutures.messages import (
 )
 from k8sfutures.worker import frames as kinds
 from k8sfutures.worker.dispatch import Dispatcher
-from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
+from k8sfutures.worker.instructions import Drop, End, Feed, Kill, Retire, Send, Steal
+from k8sfutures.worker.kept import MOST_KEPT
+from k8sfutures.worker.shared_memory import Shared
 
 VERSIONS = ("3.13", 1, "3.1")
 TEMPLATE = Hello("pod", "node", 1, [0], VERSIONS, False, 0, [], 0, {}, 0, [])
 MOST_INSTRUCTIONS = 100  # for one event, with 3 processes
 LEASE = 10.0
-CALLS = st.tuples(st.integers(0, 2), st.integers(0, 2) | st.integers(0, 12))
+CALLS = st.tuples(st.integers(1, 3), st.integers(0, 2) | st.integers(0, 12))
 SELDOM = st.sampled_from([False] * 7 + [True])
+NEEDS = st.lists(st.integers(0, 3), max_size=2)  # of a call: the newest blobs, or new ones
+BULKY = MOST_KEPT // 3 + 1
 MICROSECONDS = st.sampled_from([0, 10, 50, 300, 5_000, 2_000_000])
 
 
@@ -57,18 +62,28 @@ class Process:
         self.pipe = deque()
         self.jobs = {}
         self.functions = {}
+        self.blobs = {}
         self.initializers = {}
         self.current = None  # (token, item, session, call id)
         self.said = []
         self.ran = Counter()
+        self.timed = set()
+        self.begun = {}  # (token, item) -> ((session, call id, item), its limit)
+        self.waits = False  # it has said something bulky
 
     def feed(self, frames, tokens):
         for kind, name, *rest in frames:
-            if kind == kinds.JOBS:
+            if kind == kinds.GO_ON:
+                assert self.waits, "it does go on"
+                self.waits = False
+            elif kind == kinds.JOBS:
                 for token, *row in rest[0]:
                     assert token not in self.jobs
                     assert row[0] in self.functions[name], "a job without its function"
                     self.jobs[token] = Job(name, *row)
+            elif kind == kinds.TIMED:
+                assert self.jobs.keys().isdisjoint(rest[0])
+                self.timed.update(rest[0])
             elif kind == kinds.FUNCTIONS:
                 known = self.functions.setdefault(name, set())
                 assert known.isdisjoint(rest[0]), "a function that the process has"
@@ -77,6 +92,11 @@ class Process:
                 self.functions.get(name, set()).difference_update(rest[0])
             elif kind == kinds.LEAVE:
                 self.functions.pop(name, None)
+                self.blobs.pop(name, None)
+            elif kind == kinds.DROP:
+                known = self.blobs[name]
+                assert not known.isdisjoint(rest[0]), "told of nothing that it has"
+                known.difference_update(rest[0])
             elif kind == kinds.INITIALIZE:
                 assert name not in self.initializers
                 self.initializers[name] = True
@@ -97,10 +117,21 @@ class Session:
         self.next_call = 0
         self.functions = set()
         self.open = {}  # call id -> (function, items without outcome)
+        self.limits = {}  # call id -> seconds
+        self.cancelled = set()
         self.started = set()
         self.results = 0
         self.failed = False
         self.received = set()
+        self.blobs = 0  # ids that were given
+        self.needs = {}  # call id -> ids of blobs; a function's by its negative
+        self.coming = set()
+        self.there = set()
+        self.ended = set()  # and no call to come needs them
+        self.attaching = False
+
+    def needs_of(self, call_id, function):
+        return {*self.needs.get(call_id, ()), *self.needs.get(-function, ())}
 
 
 class Machine(RuleBasedStateMachine):
@@ -109,6 +140,10 @@ class Machine(RuleBasedStateMachine):
         self.dispatcher = Dispatcher(list(range(cpus)))
         self.processes = dict.fromkeys(range(cpus))
         self.killed = set()
+        self.halted = set()
+        self.feared = {}  # by CPU id: keys of what a process that is halted may never begin
+        self.ended = set()  # those of the killed that are so for what they run
+        self.due = {}  # (session serial, call id, item) -> when it has run for too long
         self.sessions = {}
         self.names = self.serials = 0
         self.now = 0.0
@@ -133,19 +168,26 @@ class Machine(RuleBasedStateMachine):
         if isinstance(instruction, Send):
             self.receive(instruction.client, instruction.message)
             return
+        if isinstance(instruction, Drop):
+            self.drop(self.sessions[instruction.client], instruction.blobs)
+            return
         process = self.processes[instruction.cpu_id]
         match instruction:
             case Feed():
                 assert process is not None or not instruction.tokens
-                if process is not None:
-                    assert not (instruction.tokens and instruction.cpu_id in self.killed)
-                    process.feed(instruction.frames, instruction.tokens)
+                self.feed(instruction, process)
             case Steal():
                 taken = []
                 if process is not None:
                     count = min(instruction.count, len(process.pipe))
                     taken = [process.pipe.popleft() for _ in range(count)]
                 self.dispatcher.stolen(instruction.cpu_id, taken)
+            case End():
+                if process is not None and instruction.cpu_id not in self.killed:
+                    if process.said:
+                        self.hear(instruction.cpu_id)
+                    if self.dispatcher.decide(instruction.cpu_id):
+                        self.ends(instruction.cpu_id, process)
             case Kill():
                 if process is not None:
                     self.killed.add(instruction.cpu_id)
@@ -154,7 +196,42 @@ class Machine(RuleBasedStateMachine):
                 assert process.current is None
                 assert not process.said
                 self.processes[instruction.cpu_id] = None
-                self.killed.discard(instruction.cpu_id)
+                for some in (self.killed, self.halted, self.ended):
+                    some.discard(instruction.cpu_id)
+
+    def feed(self, instruction, process):
+        if instruction.tokens:
+            client = self.dispatcher._clients[instruction.client]
+            assert not client.kept.is_full, "more to do for who does not take what is done"
+        if process is not None:
+            assert not (instruction.tokens and instruction.cpu_id in self.killed | self.halted)
+            if instruction.blobs:
+                self.give_blobs(process, instruction.client, set(instruction.blobs))
+            process.feed(instruction.frames, instruction.tokens)
+
+    def ends(self, cpu_id, process):
+        """It is ended for what it runs, which is cancelled, or has run for too long."""
+        _, item, job = process.current
+        session, call_id = self.owner(job)
+        assert not process.pipe, "something may begin behind it"
+        if session is not None:  # else its client has left, and nobody wants it
+            late = self.due.get((session.serial, call_id, item), self.now + 1) <= self.now
+            assert late or call_id in session.cancelled
+        self.killed.add(cpu_id)
+        self.ended.add(cpu_id)
+
+    def give_blobs(self, process, name, blobs):
+        known = process.blobs.setdefault(name, set())
+        assert blobs <= self.sessions[name].there, "blobs that have not arrived"
+        assert known.isdisjoint(blobs), "blobs that the process has"
+        known |= blobs
+
+    def drop(self, session, blobs):
+        assert set(blobs) <= session.ended, "blobs that may be needed"
+        for call_id, (function, _) in session.open.items():
+            if self.dispatcher._clients[session.name].held.get(call_id):
+                assert session.needs_of(call_id, function).isdisjoint(blobs)
+        session.there.difference_update(blobs)
 
     def receive(self, name, message):
         session = self.sessions[name]
@@ -178,8 +255,17 @@ class Machine(RuleBasedStateMachine):
                 session.failed = True
             case Hello():
                 assert message.results <= session.results
-                assert set(message.holding) >= set(session.open) or session.failed
                 assert message.group == session.group
+                assert set(message.blobs) == session.there
+                lost = session.open.keys() - set(message.holding)
+                if not session.failed:
+                    for call_id in lost:
+                        assert session.attaching, "a call that is nowhere"
+                        function, _ = session.open[call_id]
+                        needs = session.needs_of(call_id, function)
+                        assert not needs <= session.there, "a call that could run"
+                for call_id in lost:
+                    del session.open[call_id]
             case Printed():
                 pass
 
@@ -214,25 +300,72 @@ class Machine(RuleBasedStateMachine):
         return self.sessions[data.draw(st.sampled_from(sorted(self.sessions)))]
 
     @precondition(lambda self: self.sessions)
-    @rule(data=st.data(), calls=st.lists(CALLS, max_size=8), lost=SELDOM)
-    def group(self, data, calls, lost):
-        self.send_group(self.draw(data), calls, lost)
+    @rule(
+        data=st.data(),
+        calls=st.lists(CALLS, max_size=8),
+        needs=st.lists(NEEDS, max_size=8),
+        lost=SELDOM,
+        limit=st.none() | st.sampled_from([0.05, 0.15, 1.0]),
+    )
+    def group(self, data, calls, needs, lost, limit):
+        self.send_group(self.draw(data), calls, lost, needs, limit)
+
+    @precondition(lambda self: self.sessions)
+    @rule(
+        data=st.data(),
+        calls=st.lists(CALLS, min_size=1, max_size=8),
+        seconds=st.sampled_from([0.1, 0.2]),
+        read=st.booleans(),
+        end=st.sampled_from(["late", "cancelled", "late and heard", "late and done"]),
+    )
+    def what_runs_is_ended(self, data, calls, seconds, read, end):
+        """What has a limit runs, for too long or not, or is cancelled, whatever was heard of it."""
+        session = self.draw(data)
+        self.send_group(session, calls, lost=False, limit=0.15)
+        for cpu_id in self.live():
+            process = self.processes[cpu_id]
+            if cpu_id not in self.killed | self.halted:
+                for _ in range(data.draw(st.integers(1, 5))):
+                    if process.current is None:
+                        self.claim(process)
+                    elif process.pipe:
+                        self.finish(process, 10, fail=False)
+                if process.said and read:
+                    self.read_from(cpu_id)
+        if end == "cancelled":
+            self.cancel(data)
+            return
+        self.time_passes(late=False, away=False, seconds=seconds)
+        for cpu_id in self.live():
+            process = self.processes[cpu_id]
+            if end != "late" and cpu_id in self.ended and process.current is not None:
+                self.what_is_ended_says_something(data, result=end == "late and done")
+
+    def blob(self, session, back):
+        """One of the newest blobs, unless it has ended; or a new one, which is on its way."""
+        number = session.blobs - back
+        if back and number > 0 and number not in session.ended:
+            return number
+        session.blobs += 1
+        session.coming.add(session.blobs)
+        return session.blobs
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), items=st.integers(5, 40), short=st.booleans())
     def a_long_range(self, data, items, short):
         """After an item of the same function, so that its duration is known."""
         session = self.draw(data)
-        self.send_group(session, [(0, 0)], lost=False)
+        self.send_group(session, [(1, 0)], lost=False)
         for cpu_id in self.live():
             process = self.processes[cpu_id]
-            if short and process.pipe and process.current is None and cpu_id not in self.killed:
+            idle = cpu_id not in self.killed | self.halted and process.current is None
+            if short and process.pipe and idle:
                 self.claim(process)
                 self.finish(process, 20, fail=False)
                 self.read_from(cpu_id)
-        self.send_group(session, [(0, items)], lost=False)
+        self.send_group(session, [(1, items)], lost=False)
 
-    def send_group(self, session, calls, lost):
+    def send_group(self, session, calls, lost, needs=(), limit=None):
         functions = {function: b"f" for function, _ in calls}
         new = {
             number: body for number, body in functions.items() if number not in session.functions
@@ -241,24 +374,36 @@ class Machine(RuleBasedStateMachine):
         session.group += 1 + lost
         for function, items in calls:
             session.next_call += 1
+            if limit is not None:
+                session.limits[session.next_call] = limit
             session.open[session.next_call] = (function, set(range(items or 1)))
             body = f"{session.serial}:{session.next_call}".encode()
             share.append((session.next_call, function, items, body))
         session.functions |= set(new)
-        message = Group(session.group, new, [], {}, {})
+        limits = {} if limit is None else {call[0]: limit for call in share}
+        wanted = {}
+        for call, backs in zip(share, needs, strict=False):
+            if backs:
+                wanted[call[0]] = [self.blob(session, back) for back in backs]
+        if needs and new:
+            function = min(new)
+            wanted[-function] = session.needs[-function] = [self.blob(session, len(new))]
+        session.needs |= {number: blobs for number, blobs in wanted.items() if number > 0}
+        message = Group(session.group, new, [], {}, wanted, limits)
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
         self.carry_out()
         self.dispatcher.group(session.name, message, (session.limit, share), self.now)
         assert not self.dispatcher.take(), "the same group again"
 
     @precondition(lambda self: self.sessions)
-    @rule(data=st.data(), function=st.integers(0, 2))
+    @rule(data=st.data(), function=st.integers(1, 3))
     def release(self, data, function):
         session = self.draw(data)
         if any(used == function for used, _ in session.open.values()) or session.failed:
             return
         session.group += 1
         session.functions.discard(function)
+        session.needs.pop(-function, None)
         self.dispatcher.group(
             session.name, Group(session.group, {}, [function], {}, {}), (0, []), self.now
         )
@@ -285,6 +430,24 @@ class Machine(RuleBasedStateMachine):
         self.carry_out()
 
     @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def cancel(self, data):
+        """Submitted calls; those that have not begun come back, and the others are ended."""
+        session = self.draw(data)
+        single = sorted(call for call, (_, items) in session.open.items() if items == {0})
+        if not single or session.failed:
+            return
+        calls = data.draw(st.lists(st.sampled_from(single), unique=True, min_size=1, max_size=4))
+        session.cancelled.update(calls)
+        self.dispatcher.cancel(session.name, Cancel([*calls, 999_999]))
+        self.carry_out()
+        self.dispatcher.flush()
+        self.carry_out()
+        for call_id in calls:
+            if call_id in session.open:
+                assert (call_id, 0) in session.started, "it has neither begun nor come back"
+
+    @precondition(lambda self: self.sessions)
     @rule(data=st.data(), behind=st.integers(0, 2))
     def renew(self, data, behind):
         session = self.draw(data)
@@ -300,6 +463,50 @@ class Machine(RuleBasedStateMachine):
         self.carry_out()
 
     @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), most=st.integers(1, 4))
+    def blobs_arrive(self, data, most):
+        """In any order."""
+        session = self.draw(data)
+        for _ in range(min(most, len(session.coming))):
+            self.arrive(session, data.draw(st.sampled_from(sorted(session.coming))))
+
+    def all_blobs_arrive(self):
+        for session in self.sessions.values():
+            for blob in sorted(session.coming):
+                self.arrive(session, blob)
+
+    def arrive(self, session, blob):
+        session.coming.discard(blob)
+        session.there.add(blob)
+        self.dispatcher.arrived(session.name, blob)
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), oldest=st.integers(1, 4))
+    def blobs_end(self, data, oldest):
+        """Those whose chunks have all been sent; calls that are there may still need them."""
+        session = self.draw(data)
+        functions = [number for number in session.needs if number < 0]
+        needed = {blob for number in functions for blob in session.needs[number]}
+        alive = set(range(1, session.blobs + 1)) - session.ended - session.coming - needed
+        ending = sorted(alive)[:oldest]
+        session.ended.update(ending)
+        self.dispatcher.renew(session.name, Renew(session.group, session.results, ending), self.now)
+        self.carry_out()
+
+    @precondition(lambda self: self.sessions and not self.draining)
+    @rule(data=st.data())
+    def attach_again(self, data):
+        """What was under way is lost, and sent anew with the calls that need it."""
+        session = self.draw(data)
+        session.attaching = True
+        attach = Attach(VERSIONS, session.group, LEASE, session.initializer, session.max_tasks)
+        self.dispatcher.attach(session.name, attach, self.now)
+        self.dispatcher.hello(session.name, TEMPLATE)
+        self.carry_out()
+        session.attaching = False
+
+    @precondition(lambda self: self.sessions)
     @rule(data=st.data(), signal=st.sampled_from([0, 9, 15]), really=SELDOM)
     def leave(self, data, signal, really):
         if not really:
@@ -312,8 +519,8 @@ class Machine(RuleBasedStateMachine):
         assert not self.dispatcher.take()
 
     @rule(late=SELDOM, away=st.booleans())
-    def time_passes(self, late, away):
-        seconds = 11.0 if late else 0.1
+    def time_passes(self, late, away, seconds=0.1):
+        seconds = 11.0 if late else seconds
         self.now += seconds
         if away:
             self.dispatcher.postpone(seconds)
@@ -323,7 +530,10 @@ class Machine(RuleBasedStateMachine):
             for name, session in self.sessions.items():
                 self.dispatcher.renew(name, Renew(session.group, 0, []), self.now)
         self.dispatcher.tick(self.now)
+        self.dispatcher.expire(self.now)
         self.carry_out()
+        due = self.dispatcher.endings.due()
+        assert due is None or due > self.now
         assert self.dispatcher.clients == list(self.sessions)
 
     @rule(really=SELDOM)
@@ -357,7 +567,7 @@ class Machine(RuleBasedStateMachine):
         live = [
             cpu_id
             for cpu_id in self.live()
-            if cpu_id not in self.killed
+            if cpu_id not in self.killed | self.halted
             and (self.processes[cpu_id].pipe or self.processes[cpu_id].current)
         ]
         if not live:
@@ -373,7 +583,7 @@ class Machine(RuleBasedStateMachine):
             self.read_from(cpu_id)
 
     def claim(self, process):
-        if not process.pipe:
+        if not process.pipe or process.waits:
             return
         token = process.pipe.popleft()
         job = process.jobs[token]
@@ -386,11 +596,26 @@ class Machine(RuleBasedStateMachine):
         session, call_id = self.owner(job)
         assert session is not None, "an item of a client that has left"
         assert (call_id, item) not in session.started, "an item that starts twice"
+        has = process.blobs.get(job.client, set())
+        assert session.needs_of(call_id, job.function) <= has, "an item without what it needs"
         session.started.add((call_id, item))
-        process.ran[job.client] += 1
+        process.ran[session.serial] += 1
         if session.max_tasks is not None:
-            assert process.ran[job.client] <= session.max_tasks
+            assert process.ran[session.serial] <= session.max_tasks
         assert bool(session.initializer) == (job.client in process.initializers)
+        if not process.initializers.get(job.client):
+            self.begin(process)
+
+    def begin(self, process):
+        """The function of an item is called now, after the initializer."""
+        token, item, job = process.current
+        session, call_id = self.owner(job)
+        limited = session is not None and call_id in session.limits
+        if session is not None:
+            assert limited == (token in process.timed)
+        if limited:
+            process.begun[token, item] = (session.serial, call_id, item), session.limits[call_id]
+            process.said.append((token, item, kinds.BEGUN, 0, b""))
 
     def owner(self, job):
         """The session that a job belongs to, if it is still there, and the call's id."""
@@ -406,11 +631,19 @@ class Machine(RuleBasedStateMachine):
         if fail and process.initializers.get(job.client):  # it has not been run
             process.said.append((token, item, kinds.INITIALIZER_RAISED, 0, b"e"))
             return
-        if job.client in process.initializers:
+        if process.initializers.get(job.client):
             process.initializers[job.client] = False
+            process.current = (token, item, job)
+            self.begin(process)
+            process.current = None
         if fail:
             process.said.append((token, item, kinds.PRINTED, 1, b"text \xff"))
-        process.said.append((token, item, EXCEPTION if fail else RESULT, micros, b"r"))
+        body = b"r"
+        if micros == 300:
+            body = Shared(b"r")
+            body.memory = range(BULKY)  # it has a length, and that is all that counts
+            process.waits = True
+        process.said.append((token, item, EXCEPTION if fail else RESULT, micros, body))
 
     @rule(data=st.data())
     def read(self, data):
@@ -419,10 +652,32 @@ class Machine(RuleBasedStateMachine):
             self.read_from(data.draw(st.sampled_from(talking)))
 
     def read_from(self, cpu_id):
+        self.hear(cpu_id)
+        self.carry_out()
+
+    def hear(self, cpu_id):
         process = self.processes[cpu_id]
         said, process.said = process.said, []
-        self.dispatcher.frames(cpu_id, said)
-        self.carry_out()
+        for token, item, status, *_ in said:
+            if status == kinds.BEGUN:
+                key, limit = process.begun[token, item]
+                self.due[key] = self.now + limit
+        self.dispatcher.frames(cpu_id, said, self.now)
+
+    @precondition(lambda self: self.killed)
+    @rule(data=st.data(), result=st.booleans())
+    def what_is_ended_says_something(self, data, result):
+        cpu_id = data.draw(st.sampled_from(sorted(self.killed)))
+        process = self.processes[cpu_id]
+        if process.current is None or cpu_id not in self.ended:
+            return
+        token, item, job = process.current
+        if result:
+            self.finish(process, 10, fail=False)
+            self.read_from(cpu_id)
+        elif not process.initializers.get(job.client):
+            process.said.append((token, item, EXCEPTION, 10, b"r"))
+            self.read_from(cpu_id)
 
     @rule(data=st.data(), really=SELDOM)
     def crash(self, data, really):
@@ -438,7 +693,8 @@ class Machine(RuleBasedStateMachine):
     def end_process(self, cpu_id):
         process = self.processes[cpu_id]
         self.processes[cpu_id] = None
-        self.killed.discard(cpu_id)
+        for some in (self.killed, self.halted, self.ended):
+            some.discard(cpu_id)
         crashes = self.crashes()
         self.dispatcher.died(cpu_id, process.said, list(process.pipe), {})
         ran = process.current is not None and self.owner(process.current[2])[0] is not None
@@ -446,11 +702,59 @@ class Machine(RuleBasedStateMachine):
         self.carry_out()
 
     def crashes(self):
+        """Those that wait to be sent, and those that have been and are not confirmed."""
         return sum(
             outcome[2] == CRASHED
             for client in self.dispatcher._clients.values()
-            for outcome in client.outcomes
+            for outcomes in (client.outcomes, *(sent.outcomes for sent in client._unconfirmed))
+            for outcome in outcomes
         )
+
+    @rule(data=st.data(), really=SELDOM)
+    def halt(self, data, really):
+        """Somebody stops a process."""
+        going = [cpu_id for cpu_id in self.live() if cpu_id not in self.killed | self.halted]
+        if not (going and really):
+            return
+        cpu_id = data.draw(st.sampled_from(going))
+        process = self.processes[cpu_id]
+        if process.said:
+            self.read_from(cpu_id)
+        if self.processes[cpu_id] is not process or cpu_id in self.killed:
+            return  # what it has said was the last that it did
+        self.halted.add(cpu_id)
+        if process.current is not None:
+            _, item, job = process.current
+            session, call_id = self.owner(job)
+            if session is not None and call_id in session.limits:
+                key = session.serial, call_id, item
+                if key not in self.due:
+                    self.feared[cpu_id] = key
+                    self.due[key] = self.now + session.limits[call_id]
+        self.dispatcher.halted(cpu_id, self.now, stopped=True)
+        self.carry_out()
+        assert not process.pipe, "it keeps what others could run"
+
+    @precondition(lambda self: self.halted)
+    @rule()
+    def go_on(self):
+        cpu_id = min(self.halted)
+        self.halted.discard(cpu_id)
+        self.due.pop(self.feared.pop(cpu_id, None), None)
+        self.dispatcher.halted(cpu_id, self.now, stopped=False)
+        self.carry_out()
+
+    @invariant()
+    def what_is_halted_has_its_limit(self):
+        for cpu_id in getattr(self, "halted", ()):
+            process = self.processes[cpu_id]
+            if process.current is not None and cpu_id not in self.killed:
+                _, item, job = process.current
+                session, call_id = self.owner(job)
+                if session is not None and call_id in session.limits:
+                    due = self.dispatcher.endings.due()
+                    assert due is not None
+                    assert due <= self.due[session.serial, call_id, item]
 
     @rule(data=st.data())
     def replaced(self, data):
@@ -467,20 +771,35 @@ class Machine(RuleBasedStateMachine):
     def no_process_is_idle_without_need(self):
         if not hasattr(self, "dispatcher") or self.draining:
             return
-        if all(slot.jobs for slot in self.slots() if slot.ready and not slot.retiring):
+        usable = [slot for slot in self.slots() if slot.ready and not slot.retiring | slot.halted]
+        if all(slot.jobs for slot in usable):
             return
         for client in self.dispatcher._clients.values():
             if len(client.slots) < client.limit:
-                assert not client.queue
+                assert client.kept.is_full or not client.queue
                 for cpu_id in client.slots:
                     process = self.processes[cpu_id]
-                    assert len(process.pipe) < 2, "items wait behind others, with a process idle"
+                    at_most_one = len(process.pipe) < 2
+                    full = client.kept.is_full
+                    assert full or at_most_one, "items wait while a process is idle"
 
     @invariant()
     def limits_are_kept(self):
         if hasattr(self, "dispatcher"):
             for name, session in self.sessions.items():
                 assert len(self.dispatcher._clients[name].slots) <= session.limit
+
+    @invariant()
+    def no_more_is_kept_than_the_bound_and_one_outcome_for_each_process(self):
+        if hasattr(self, "dispatcher"):
+            most = MOST_KEPT + len(self.processes) * BULKY
+            for client in self.dispatcher._clients.values():
+                outcomes = [*client.outcomes]
+                for sent in client._unconfirmed:
+                    outcomes += sent.outcomes
+                bulky = [outcome for outcome in outcomes if isinstance(outcome[4], Shared)]
+                assert len(bulky) * BULKY < most
+                assert client.kept.size >= len(bulky) * BULKY
 
     @invariant()
     def no_process_keeps_jobs_for_nothing(self):
@@ -494,6 +813,9 @@ class Machine(RuleBasedStateMachine):
         """Let everything end: no more faults."""
         if not hasattr(self, "dispatcher"):
             return
+        while self.halted:
+            self.go_on()
+        self.all_blobs_arrive()
         for _ in range(20_000):
             for cpu_id, process in self.processes.items():
                 if process is None:
@@ -519,6 +841,17 @@ class Machine(RuleBasedStateMachine):
             assert session.failed or not session.open, "items without an end"
         failed = any(session.failed for session in self.sessions.values())
         assert failed or not self.dispatcher.busy
+        self.all_blobs_end()
+
+    def all_blobs_end(self):
+        for session in self.sessions.values():
+            if not session.failed:
+                ended = sorted(session.there - session.ended)
+                session.ended.update(ended)
+                renew = Renew(session.group, session.results, ended)
+                self.dispatcher.renew(session.name, renew, self.now)
+                self.carry_out()
+                assert not session.there, "blobs that stay for nothing"
 
 
 TestDispatcher = Machine.TestCase

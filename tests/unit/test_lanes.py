@@ -3,7 +3,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sfutures.lanes import CREDIT_EVERY, WINDOW, Bulk, Lane, Taken
+from k8sfutures.lanes import COUNTED, CREDIT_EVERY, WINDOW, Bulk, Lane, Taken
 from k8sfutures.messages import CHUNK_SIZE, DATA, Credit, Goodbye
 
 SIZES = st.sampled_from([0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 3 * CHUNK_SIZE + 5])
@@ -31,34 +31,51 @@ def test_the_chunks_are_the_body():
     assert b"".join(chunk.tail for chunk in chunks) == data
 
 
-@given(st.lists(SIZES | st.none(), max_size=8), st.data())
+WEIGHTS = st.sampled_from([0, COUNTED, CREDIT_EVERY + 1, WINDOW + 1]).map(
+    lambda weight: ("message", weight)
+)
+
+
+@given(st.lists(SIZES | WEIGHTS, max_size=8), st.data())
 def test_all_arrives_in_order_and_about_a_window_is_under_way(items, data):
-    """A peer takes chunks in its own time; None is a message."""
+    """A peer takes what comes in its own time."""
     lane, taken = Lane(), Taken()
     wire: deque[object] = deque()
     waiting = deque(enumerate(items))
     arrived: list[tuple[int, int]] = []
+    weights = {number: item[1] for number, item in enumerate(items) if isinstance(item, tuple)}
+
+    def weight_of(message):
+        if isinstance(message, Goodbye):
+            return weights[int(message.reason)]
+        return len(message.tail)
+
     while waiting or wire or not lane.idle:
         moves = [move for move, can in (("put", waiting), ("take", wire)) if can]
         if data.draw(st.sampled_from(moves)) == "put":
-            number, size = waiting.popleft()
-            lane.put(Goodbye(str(number)) if size is None else Bulk(number, 0, ZEROS[:size]))
+            number, item = waiting.popleft()
+            if number in weights:
+                lane.put(Goodbye(str(number)), weights[number])
+            else:
+                lane.put(Bulk(number, 0, ZEROS[:item]))
         else:
             message = wire.popleft()
             if isinstance(message, Goodbye):
                 arrived.append((int(message.reason), 0))
+                told = taken.add(weight_of(message), last=False)
             else:
                 arrived.append((message.subject, len(message.tail)))
                 told = taken.add(len(message.tail), last=message.is_last)
-                if told:
-                    lane.credit(told)
+            if told:
+                lane.credit(told)
         wire.extend(lane.take())
-        under_way = sum(len(one.tail) for one in wire if not isinstance(one, Goodbye))
-        assert under_way < WINDOW + CHUNK_SIZE
+        under_way = [weight for message in wire if (weight := weight_of(message))]
+        assert sum(under_way[:-1]) < WINDOW
         assert lane.idle or wire, "it waits for ever"
     assert [number for number, _ in arrived] == sorted(number for number, _ in arrived)
-    for number, size in enumerate(items):
-        assert sum(taken for one, taken in arrived if one == number) == (size or 0)
+    for number, item in enumerate(items):
+        size = 0 if number in weights else item
+        assert sum(taken for one, taken in arrived if one == number) == size
 
 
 def test_a_message_passes_when_nothing_bulky_waits_before_it():

@@ -20,6 +20,7 @@ from k8sfutures.messages import (
     LARGEST,
     PROTOCOL,
     Attach,
+    Cancel,
     Chunk,
     Credit,
     Detach,
@@ -60,6 +61,7 @@ MESSAGES = {
         st.lists(ints),
         st.dictionaries(texts, st.tuples(ints, calls), max_size=3),
         st.dictionaries(ints, st.lists(ints, max_size=3), max_size=3),
+        st.dictionaries(ints, st.floats(0, 1e9), max_size=3),
     ),
     Renew: st.builds(Renew, ints, ints, st.lists(ints), bodies | st.none()),
     Recall: st.builds(Recall, st.lists(ints)),
@@ -89,6 +91,7 @@ MESSAGES = {
     Goodbye: st.builds(Goodbye, texts),
     Yield: st.builds(Yield, texts),
     Credit: st.builds(Credit, ints),
+    Cancel: st.builds(Cancel, st.lists(ints)),
     Printed: st.builds(
         Printed, st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3)
     ),
@@ -372,7 +375,9 @@ class TestReceivers:
             codec.decode(body)
         return caught.value
 
-    @pytest.mark.parametrize("message", [Recall([1]), Chunk(1, -1, 0, 1, b"x"), Credit(1)])
+    @pytest.mark.parametrize(
+        "message", [Recall([1]), Cancel([1]), Chunk(1, -1, 0, 1, b"x"), Credit(1)]
+    )
     def test_what_is_for_one_is_for_no_other(self, message):
         body = Codec(KEY, "c").encode(message, "pod")
         assert "another receiver" in str(self.refused(Codec(KEY, "other"), body))
@@ -406,6 +411,7 @@ class TestReceivers:
                 (Group(1, {}, [], {"pod": (1, [(1, 1, 0, b"")])}, {}), "pod"),
                 (Group(2, {}, [], {"pod": (1, [(2, 1, 0, b"")]), "p2": (1, [])}, {}), ""),
                 (Recall([1]), "pod"),
+                (Cancel([1]), "pod"),
                 (Chunk(1, -1, 0, 1, b"x"), "pod"),
             )
         ]

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sfutures.messages import DROPPED, RECORD, STDERR, STDOUT, Attach, Printed
+from k8sfutures.worker import said as module
 from k8sfutures.worker.ledger import Client, Job, Part, Slot
 from k8sfutures.worker.said import (
+    LAST_FRAMES,
     LAST_LINES,
     MOST_OF_CALL,
     MOST_OF_CLIENT,
@@ -129,24 +131,46 @@ class TestWords:
         words = Words()
         for number in range(100):
             words.take((1, 0), number % 2 + 1, b"line %d\n" % number)
-        lines = words.last_lines((1, 0)).splitlines()
+        lines = words.last_lines((1, 0))[0].splitlines()
         assert lines == [f"line {number}" for number in range(100 - LAST_LINES, 100)]
 
     def test_they_are_of_the_item_that_asks(self):
         words = Words()
         words.take((1, 0), STDOUT, b"before\n")
-        assert words.last_lines((2, 0)) == ""
+        assert words.last_lines((2, 0)) == ("", "")
         words.take((2, 0), STDOUT, b"now\n")
-        assert words.last_lines((2, 0)) == "now"
+        assert words.last_lines((2, 0)) == ("now", "")
 
     def test_a_fatal_error_is_kept_from_its_beginning(self):
         words = Words()
         stack = b"".join(b'  File "f.py", line %d in f\n' % number for number in range(100))
         words.take((1, 0), STDERR, b"before\nFatal Python error: Segmentation fault\n\n" + stack)
-        lines = words.last_lines((1, 0)).splitlines()
-        assert lines[:2] == ["before", "Fatal Python error: Segmentation fault"]
-        assert "line 0 in f" in lines[3]
-        assert len(lines) == 1 + LAST_LINES
+        output, stack = words.last_lines((1, 0))
+        assert output == "before"
+        lines = stack.splitlines()
+        assert lines[0] == "Fatal Python error: Segmentation fault"
+        assert "line 0 in f" in lines[2]
+        assert len(lines) == LAST_FRAMES
+
+    def test_where_python_was_has_no_frames_of_ours(self):
+        words = Words()
+        stack = 'Stack (most recent call first):\n  File "f.py", line 4 in f\n'
+        ours = (
+            f'  File "{module.__file__}", line 1 in _call\n  File "<frozen runpy>", line 88 in f\n'
+        )
+        words.take((1, 0), STDERR, f"before\n{stack}{ours}".encode())
+        assert words.last_lines((1, 0)) == (
+            "before",
+            'Stack (most recent call first):\n  File "f.py", line 4 in f',
+        )
+
+    @given(st.lists(st.sampled_from([b"one\n", b"two\n"]), max_size=3), st.integers(0, 30))
+    def test_where_python_was_is_told_apart_however_it_comes(self, printed, cut):
+        words = Words()
+        stack = b'Stack (most recent call first):\n  File "f.py", line 4 in f\n'
+        pieces = [*printed, stack[: 32 + cut], stack[32 + cut :]]
+        passed = [words.without_stack(words.take((1, 0), STDERR, piece)) for piece in pieces]
+        assert b"".join(passed) == b"".join(printed)
 
 
 class TestWhoseWords:
@@ -174,7 +198,7 @@ class TestWhoseWords:
         sayings.heard(slot, 9, 3, RECORD, b"record")
         assert not slot.jobs[9].client.said.lines
         assert sayings.take_log() == b"words\n"
-        assert slot.words.last_lines((9, 3)) == "words"
+        assert slot.words.last_lines((9, 3)) == ("words", "")
 
     def test_a_client_that_has_left(self, slot):
         slot.jobs[9].client.gone = True

@@ -6,12 +6,16 @@ from k8sfutures import scheduler as module
 from k8sfutures.messages import CRASHED, RESULT
 from k8sfutures.scheduler import Scheduler
 from k8sfutures.scheduler_events import (
+    Again,
     Arrived,
+    Cancelled,
     CancelPending,
     Dispatch,
     FunctionsDropped,
     GivenBack,
     ItemsMeasured,
+    Limits,
+    Loss,
     Lost,
     MapDropped,
     MapGrown,
@@ -19,6 +23,8 @@ from k8sfutures.scheduler_events import (
     PodJoined,
     PodReported,
     Range,
+    Recalled,
+    Retried,
     Settle,
     Submitted,
     Withdrawn,
@@ -268,7 +274,7 @@ class TestMaps:
         play.handle(PodJoined("b", 4))
         assert play.ranges() == [Range(1, 0, 1), Range(1, 2, 1), Range(1, 3, 1)]
         lost = play.handle(PodGone("b"))
-        assert lost == [Lost(None, (1, index), ("a", "b")) for index in (0, 2, 3)]
+        assert lost == [Lost(None, (1, index), ("a", "b"), (0.0, 0.0), 1) for index in (0, 2, 3)]
         assert play.scheduler.idle
 
     def test_a_range_given_back_whole_stays_whole(self):
@@ -317,14 +323,14 @@ class TestFaults:
         play.handle(PodGone("a"))
         play.handle(PodJoined("b", 1))
         assert play.sent() == {"b": [1]}
-        assert play.handle(PodGone("b")) == [Lost(1, None, ("a", "b"))]
+        assert play.handle(PodGone("b")) == [Lost(1, None, ("a", "b"), (0.0, 0.0), 1)]
         play.handle(PodJoined("c", 1))
         assert play.sent() == {"c": [2]}
 
     def test_without_retries_a_call_is_lost_at_once(self):
         play = Play({"a": 1}, retries=0)
         play.submit(1)
-        assert play.handle(PodGone("a")) == [Lost(1, None, ("a",))]
+        assert play.handle(PodGone("a")) == [Lost(1, None, ("a",), (0.0,), 0)]
 
     def test_what_never_arrived_is_sent_again_and_counts_as_no_loss(self):
         play = Play({"a": 2}, retries=0)
@@ -427,3 +433,118 @@ def test_a_group_number_is_not_spent_on_nothing():
     assert play.scheduler.group == 1
     play.handle(Arrived("a", done(1)))
     assert play.scheduler.group == 2
+
+
+class TestLimits:
+    def test_a_call_has_retries_of_its_own(self):
+        play = Play({"a": 2}, retries=0)
+        play.handle(Submitted(calls(1, 2), {1: Limits(retries=1)}))
+        assert play.handle(PodGone("a")) == [Lost(2, None, ("a",), (0.0,), 0)]
+        play.handle(PodJoined("b", 2))
+        assert play.sent() == {"b": [1]}
+
+    def test_a_limit_travels_with_each_dispatch_and_with_nothing_else(self):
+        play = Play({"a": 4})
+        play.handle(Submitted(calls(1, 2), {1: Limits(timeout=2.0)}))
+        assert play.order.limits == {1: 2.0}
+        play.handle(PodGone("a"))
+        play.handle(PodJoined("b", 4))
+        assert play.order.limits == {1: 2.0}
+        play.submit(3)
+        assert play.order.limits == {}
+
+    def test_so_does_that_of_a_map(self):
+        play = Play({"a": 1})
+        play.handle(MapGrown(1, F, 3, 3, Limits(timeout=2.0)))
+        assert list(play.order.limits.values()) == [2.0]
+        play.handle(PodGone("a"))
+        play.handle(PodJoined("b", 4))
+        assert list(play.order.limits.values()) == [2.0] * 3
+
+    def test_what_a_pod_gives_back_of_a_range_keeps_its_limit(self):
+        """Where some of its items have their outcomes, and where none has."""
+        play = Play({"a": 1})
+        play.handle(MapGrown(1, F, 3, 3, Limits(timeout=2.0)))
+        for done_items in (1, 0):
+            (call_id,) = play.scheduler.in_flight("a")[:1]
+            outcomes = [(call_id, item, RESULT, 0, b"r") for item in range(done_items)]
+            play.handle(Arrived("a", outcomes))
+            play.handle(GivenBack("a", play.scheduler.in_flight("a")))
+            assert set(play.order.limits) == {
+                call[0] for _, calls in play.order.shares.values() for call in calls
+            }
+            assert set(play.order.limits.values()) == {2.0}
+
+    def test_losses_are_told_with_a_failure_and_remembered_as_it_runs_again(self):
+        play = Play({"a": 1}, retries=2)
+        play.submit(1)
+        play.handle(PodGone("a"))
+        play.handle(PodJoined("b", 1))
+        (settle,) = play.handle(Arrived("b", done(1, status=CRASHED)))
+        assert settle.lost == {1: (Loss("a", 0.0),)}
+        again = Retried(calls(5)[0], None, Limits(1), settle.lost[1])
+        play.handle(Again([again]))
+        assert play.sent() == {"b": [5]}
+        assert play.handle(PodGone("b")) == [Lost(5, None, ("a", "b"), (0.0, 0.0), 1)]
+
+    def test_losses_are_told_with_the_time_since_the_call_was_given(self):
+        scheduler = Scheduler(retries=0)
+        scheduler.handle(PodJoined("a", 1), 10.0)
+        scheduler.handle(Submitted(calls(1)), 20.0)
+        (lost,) = scheduler.handle(PodGone("a"), 25.5)
+        assert lost.seconds == (5.5,)
+
+    def test_an_item_runs_again_before_all_others(self):
+        play = Play({"a": 1})
+        play.handle(MapGrown(1, F, 3, 1))
+        ((call_id, *_),) = play.order.shares["a"][1]
+        play.handle(Arrived("a", [(call_id, 0, CRASHED, 0, b"")]))
+        play.handle(Again([Retried(None, (1, 0), Limits(1, 3.0), ())]))
+        play.handle(Arrived("a", done(*play.scheduler.in_flight("a"))))
+        assert play.ranges()[0] == Range(1, 0, 1)
+        assert 3.0 in play.order.limits.values()
+
+    def test_an_item_of_a_map_that_nobody_waits_for_does_not(self):
+        play = Play({"a": 1})
+        play.handle(Again([Retried(None, (1, 0), Limits(), ())]))
+        assert play.order is None
+
+
+class TestCancelled:
+    def test_what_waits_is_forgotten(self):
+        play = Play()
+        play.submit(1, 2)
+        assert play.handle(Cancelled([1])) == []
+        play.handle(PodJoined("a", 4))
+        assert play.sent() == {"a": [2]}
+
+    def test_a_pod_is_told_of_what_it_has_and_keeps_its_slot_until_that_ends(self):
+        play = Play({"a": 1})
+        play.submit(1)
+        assert play.handle(Cancelled([1])) == [Recalled("a", [1])]
+        assert play.scheduler.in_flight("a") == [1]
+        play.handle(Arrived("a", done(1, status=CRASHED)))
+        assert play.scheduler.idle
+
+    def test_what_comes_back_is_not_sent_again(self):
+        play = Play({"a": 1})
+        play.submit(1)
+        play.handle(Cancelled([1]))
+        play.handle(GivenBack("a", [1]))
+        assert play.scheduler.idle
+        assert play.order is None
+
+    def test_nor_is_what_is_lost(self):
+        play = Play({"a": 1}, retries=0)
+        play.submit(1)
+        play.handle(Cancelled([1]))
+        assert play.handle(PodGone("a")) == []
+        assert play.scheduler.idle
+
+    def test_a_pod_that_comes_back_with_it_is_told_again(self):
+        play = Play({"a": 1})
+        play.submit(1)
+        play.handle(Cancelled([1]))
+        assert play.handle(PodReported("a", 1, frozenset({1}))) == [Recalled("a", [1])]
+        assert play.handle(PodReported("a", 1, frozenset())) == []
+        assert play.scheduler.idle

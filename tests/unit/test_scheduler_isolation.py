@@ -15,6 +15,7 @@ from k8sfutures.scheduler_events import (
     CancelPending,
     Dispatch,
     GivenBack,
+    Limits,
     Lost,
     MapDropped,
     MapGrown,
@@ -59,8 +60,9 @@ class Play:
         self.handle(PodJoined(f"pod-{self.names}", slots))
         return f"pod-{self.names}"
 
-    def submit(self, *ids: int) -> None:
-        self.handle(Submitted([(call_id, F, 0, b"x") for call_id in ids]))
+    def submit(self, *ids: int, limits: Limits | None = None) -> None:
+        chosen = {} if limits is None else dict.fromkeys(ids, limits)
+        self.handle(Submitted([(call_id, F, 0, b"x") for call_id in ids], chosen))
 
     def finish(self, pod: str, *ids: int) -> None:
         self.handle(Arrived(pod, [(call_id, 0, RESULT, 10_000_000, b"r") for call_id in ids]))
@@ -103,12 +105,13 @@ def test_the_last_try_of_a_call_that_was_lost_more_than_once_is_alone() -> None:
     assert play.sent == {pod: [3]}, "and then goes on as ever"
 
 
+@pytest.mark.parametrize("chosen", [False, True], ids=["as any", "chosen for it"])
 @pytest.mark.parametrize(("retries", "tries"), [(0, 1), (1, 2), (2, 3), (3, 4), (5, 6)])
 def test_a_culprit_ends_as_many_pods_as_it_has_tries_and_the_last_by_itself(
-    retries: int, tries: int
+    retries: int, tries: int, chosen: bool
 ) -> None:
-    play = Play(retries=retries)
-    play.submit(1, 2)
+    play = Play(retries=4 if chosen else retries)
+    play.submit(1, 2, limits=Limits(retries) if chosen else None)
     for number in range(tries):
         pod = play.join(2)
         assert 1 in play.has(pod)

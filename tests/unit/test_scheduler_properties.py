@@ -20,17 +20,22 @@ from k8sfutures import scheduler as module
 from k8sfutures.messages import CRASHED, EXCEPTION, NOT_LOADABLE, RESULT
 from k8sfutures.scheduler import Scheduler
 from k8sfutures.scheduler_events import (
+    Again,
     Arrived,
+    Cancelled,
     CancelPending,
     Dispatch,
     FunctionsDropped,
     GivenBack,
+    Limits,
     Lost,
     MapDropped,
     MapGrown,
     PodGone,
     PodJoined,
     PodReported,
+    Recalled,
+    Retried,
     Settle,
     Submitted,
     Withdrawn,
@@ -40,6 +45,9 @@ module.KEPT_FUNCTIONS = 1  # so that few functions are enough for some to be rel
 
 FIRST_RANGE = 1 << 48
 MICROSECONDS = st.sampled_from([0, 5, 100, 2_000, 10_000, 30_000, 5_000_000])
+LIMITS = st.none() | st.builds(
+    Limits, st.none() | st.integers(0, 2), st.none() | st.sampled_from([0.5, 2.0])
+)
 STATUS = st.sampled_from([RESULT, EXCEPTION, NOT_LOADABLE, CRASHED])
 
 
@@ -76,7 +84,10 @@ class Machine(RuleBasedStateMachine):
         self.starts = Counter()
         self.cancel_next = 0
         self.draining = set()
-        self.cancelled_all = False
+        self.limits = {}  # by call id, map id or (map id, index)
+        self.retry_next = False
+        self.again = []  # to be told when the instructions are carried out
+        self.unwanted = set()  # cancelled while a pod had them, or while they waited to go again
         for _ in range(pods):
             self.join(2)
 
@@ -87,14 +98,62 @@ class Machine(RuleBasedStateMachine):
             if isinstance(instruction, Dispatch):
                 self.dispatch(instruction)
             elif isinstance(instruction, Settle):
-                for call_id, function, _, _ in instruction.calls:
+                for call_id, function, status, _ in instruction.calls:
+                    if call_id in self.unwanted:
+                        continue
                     assert self.running.pop(call_id) == function
                     self.ends[call_id] += 1
-                for map_id, index, _, _ in instruction.items:
-                    self.end_item(map_id, index)
+                    if status == EXCEPTION and self.may_retry(instruction, call_id):
+                        self.retry(instruction, call_id, function)
+                for map_id, index, status, _ in instruction.items:
+                    key = map_id, index
+                    if status == EXCEPTION and self.may_retry(instruction, key):
+                        self.retry_item(instruction, key)
+                    else:
+                        self.end_item(map_id, index)
+            elif isinstance(instruction, Recalled):
+                assert set(instruction.calls) <= set(self.scheduler.in_flight(instruction.pod))
+                assert set(instruction.calls) <= self.unwanted
             else:
                 self.lost(instruction)
         self.scheduler.validate()
+        again, self.again = self.again, []
+        if again:
+            for one in again:
+                if one.call is not None:
+                    self.running[one.call[0]] = one.call[1]
+            self.handle(Again(again))
+
+    def retries_of(self, key):
+        limits = self.limits.get(key)
+        if limits is None and isinstance(key, tuple):
+            limits = self.limits.get(("map", key[0]))
+        return self.retries if limits is None or limits.retries is None else limits.retries
+
+    def timeout_of(self, key):
+        limits = self.limits.get(key)
+        if limits is None and isinstance(key, tuple):
+            limits = self.limits.get(("map", key[0]))
+        return None if limits is None else limits.timeout
+
+    def may_retry(self, settle, key):
+        lost = settle.lost.get(key, ())
+        assert len(lost) == self.losses[key], "what it was lost with"
+        return self.retry_next and len(lost) < self.retries_of(key)
+
+    def retry(self, settle, call_id, function):
+        self.next_call += 1
+        limits = Limits(self.retries_of(call_id) - 1, self.timeout_of(call_id))
+        call = (self.next_call, function, 0, b"again")
+        self.limits[self.next_call] = limits
+        self.losses[self.next_call] = self.losses[call_id]
+        self.again.append(Retried(call, None, limits, settle.lost.get(call_id, ())))
+
+    def retry_item(self, settle, key):
+        limits = Limits(self.retries_of(key) - 1, self.timeout_of(key))
+        self.limits[key] = limits
+        self.starts[key] -= 1
+        self.again.append(Retried(None, key, limits, settle.lost.get(key, ())))
 
     def end_item(self, map_id, index):
         self.ends[map_id, index] += 1
@@ -102,7 +161,9 @@ class Machine(RuleBasedStateMachine):
         self.pending_items.discard((map_id, index))
 
     def lost(self, lost: Lost):
-        assert len(lost.pods) == self.retries + 1
+        key = lost.map_item if lost.call is None else lost.call
+        assert len(lost.pods) == len(lost.seconds) == self.retries_of(key) + 1
+        assert lost.retries == self.retries_of(key)
         assert len(set(lost.pods)) == len(lost.pods)
         if lost.call is not None:
             del self.running[lost.call]
@@ -118,6 +179,7 @@ class Machine(RuleBasedStateMachine):
         assert in_use.isdisjoint(order.released), "released while in use"
         withdrawn = []
         needed = set()
+        limits = {}
         for name, (limit, calls) in order.shares.items():
             pod = self.pods[name]
             assert name not in self.draining
@@ -138,8 +200,15 @@ class Machine(RuleBasedStateMachine):
                     indices = range(cut.start, cut.start + items)
                     for index in indices:
                         self.starts[cut.map_id, index] += 1
+                    timeouts = {self.timeout_of((cut.map_id, index)) for index in indices}
+                    if cut.map_id in self.maps:
+                        assert timeouts == {order.limits.get(call_id)}
+                    if call_id in order.limits:
+                        limits[call_id] = order.limits[call_id]
                     kept.append((call_id, function, [(cut.map_id, i) for i in indices]))
                     continue
+                if self.timeout_of(call_id) is not None:
+                    limits[call_id] = self.timeout_of(call_id)
                 if call_id in self.waiting:
                     if self.cancel_next:
                         self.cancel_next -= 1
@@ -152,6 +221,7 @@ class Machine(RuleBasedStateMachine):
                 kept.append((call_id, function, None))
             pod.sent |= {call[1] for call in calls}
             pod.wire.append((order.number, set(order.functions), kept))
+        assert limits == order.limits
         assert needed == set(order.functions), "functions that are sent when, and only when, needed"
         for name, pod in self.pods.items():
             pod.sent.difference_update(order.released)
@@ -185,18 +255,31 @@ class Machine(RuleBasedStateMachine):
 
     # --- the client
 
-    @rule(functions=st.lists(st.integers(0, 4), min_size=1, max_size=6), big=st.booleans())
-    def submit(self, functions, big):
+    @rule(
+        functions=st.lists(st.integers(0, 4), min_size=1, max_size=6),
+        big=st.booleans(),
+        limits=LIMITS,
+    )
+    def submit(self, functions, big, limits):
         calls = []
         for function in functions:
             self.next_call += 1
             self.waiting[self.next_call] = function
             calls.append((self.next_call, function, 0, b"x" * (1_000_000 if big else 5)))
-        self.handle(Submitted(calls))
+            if limits is not None:
+                self.limits[self.next_call] = limits
+        chosen = {} if limits is None else dict.fromkeys([call[0] for call in calls], limits)
+        self.handle(Submitted(calls, chosen))
 
-    @rule(function=st.integers(0, 4), count=st.integers(0, 40), chunk=st.none() | st.integers(1, 7))
-    def new_map(self, function, count, chunk):
+    @rule(
+        function=st.integers(0, 4),
+        count=st.integers(0, 40),
+        chunk=st.none() | st.integers(1, 7),
+        limits=LIMITS,
+    )
+    def new_map(self, function, count, chunk, limits):
         map_id = len(self.grown)
+        self.limits["map", map_id] = limits
         self.maps[map_id], self.grown[map_id] = function, 0
         self.grow(map_id, count, chunk)
 
@@ -204,7 +287,8 @@ class Machine(RuleBasedStateMachine):
         start = self.grown[map_id]
         self.grown[map_id] += count
         self.pending_items |= {(map_id, start + index) for index in range(count)}
-        self.handle(MapGrown(map_id, self.maps[map_id], count, chunk))
+        limits = self.limits["map", map_id]
+        self.handle(MapGrown(map_id, self.maps[map_id], count, chunk, limits))
 
     @precondition(lambda self: self.maps)
     @rule(data=st.data(), count=st.integers(1, 5))
@@ -226,6 +310,21 @@ class Machine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3))
     def cancel_some(self, count):
         self.cancel_next = count
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def cancel_what_runs(self, data):
+        """Or what waits to run again."""
+        calls = data.draw(st.lists(st.sampled_from(sorted(self.running)), unique=True, min_size=1))
+        for call_id in calls:
+            del self.running[call_id]
+            self.unwanted.add(call_id)
+            self.ends[call_id] += 1
+        self.handle(Cancelled(calls))
+
+    @rule(retry=st.booleans())
+    def retry_what_fails(self, retry):
+        self.retry_next = retry
 
     @rule()
     def cancel_pending(self):
@@ -359,7 +458,8 @@ class Machine(RuleBasedStateMachine):
     def nothing_twice(self):
         if hasattr(self, "ends"):
             assert not self.ends or max(self.ends.values()) == 1
-            assert all(n <= self.retries + 1 for n in self.losses.values()), "too many retries"
+            for key, count in self.losses.items():
+                assert count <= self.retries_of(key) + 1, "too many retries"
 
     @invariant()
     def the_scheduler_knows_what_is_where(self):
@@ -389,6 +489,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "ends"):
             return
         self.cancel_next = 0
+        self.retry_next = False
         for name in sorted(self.draining):
             self.remove(name)
         if not self.pods:

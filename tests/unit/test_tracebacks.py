@@ -11,9 +11,10 @@ import types
 import pytest
 
 from k8sfutures import tracebacks
-from k8sfutures.exceptions import NOTE, Place, Raised, dumps_exception, say_where
+from k8sfutures.exceptions import NOTE, Raised, dumps_exception, say_where
 from k8sfutures.messages import EXCEPTION
 from k8sfutures.outcomes import failure_of, stand_alone
+from k8sfutures.place import Place
 from k8sfutures.tracebacks import Words, entries, rebuilt, rows_of
 
 PLACE = Place("pod-1", "node-a", 3)

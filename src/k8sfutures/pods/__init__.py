@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..address import parse_amqp_url
 from ..errors import ExecutorBroken
 from ..tls import Tls
 
@@ -58,6 +59,11 @@ class Credentials:
     url: str
     key: bytes
     tls: Tls | None = None
+
+    @property
+    def address(self) -> str:
+        """The broker's URL without the password."""
+        return parse_amqp_url(self.url).safe
 
     def __repr__(self) -> str:
         return "Credentials(...)"

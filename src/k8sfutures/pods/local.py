@@ -121,14 +121,14 @@ class LocalPods:
             name, pid = self._watched.pop(descriptor)
             os.close(descriptor)
             self._known.discard(name)
-            status = 0
+            status: int | None = None
             if pid in _children:  # else it is another program's child
                 _children.discard(pid)
                 with contextlib.suppress(ChildProcessError):
                     _, status = os.waitpid(pid, 0)
             # Who was killed would not end the same way again.
             failed = status not in {0, signal.SIGKILL, signal.SIGTERM}
-            emit(PodEnded(name, self._story(name), failed=failed))
+            emit(PodEnded(name, self._story(name, status), failed=failed))
 
     def wake(self) -> None:
         """Make `watch` return."""
@@ -230,12 +230,21 @@ class LocalPods:
         except ProcessLookupError:
             self._known.discard(name)
 
-    def _story(self, name: str) -> str:
+    def _story(self, name: str, status: int | None) -> str:
         try:
             tail = (self._folder / f"{name}.log").read_text(errors="replace")[-_TAIL:]
         except OSError as error:
             tail = f"(no log: {error})"
-        return f"the local pod {name} has ended; its log ends with:\n{tail.strip()}"
+        how = "has ended" if not status else _how(status)
+        return f"the local pod {name} {how}; its log ends with:\n{tail.strip()}"
+
+
+def _how(status: int) -> str:
+    """How a process ended that failed, from its wait status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"was killed by signal {number} ({signal.strsignal(number)})"
+    return f"failed with exit code {os.waitstatus_to_exitcode(status)}"
 
 
 _children: Final[set[int]] = set()

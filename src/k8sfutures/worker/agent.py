@@ -17,9 +17,11 @@ from ..drops import Drops
 from ..errors import ExecutorBroken, MessageError
 from ..link import (
     Endpoint,
+    LinkBlocked,
     LinkDown,
     LinkEvent,
     LinkFailed,
+    LinkFree,
     LinkUp,
     NobodyThere,
     Received,
@@ -27,6 +29,7 @@ from ..link import (
 )
 from ..messages import (
     Attach,
+    Cancel,
     Chunk,
     Credit,
     Detach,
@@ -42,11 +45,12 @@ from ..messages import (
 from .configuration import AgentConfig
 from .crew import Crew
 from .dispatch import SIGKILL, Dispatcher
-from .instructions import Drop, Feed, Kill, Retire, Send, Steal
+from .instructions import Drop, End, Feed, Kill, Retire, Send, Steal
 from .pipes import PodLog
 from .post import Post
 from .processes import ZygoteHandle
 from .store import Store
+from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,13 @@ GONE: Final = 10.0
 
 TICK: Final = 1.0
 """Seconds between looks at leases and at how long the pod has been unused."""
+
+WORK_KEPT: Final = 600.0
+"""Seconds that a pod stays without a broker, at least, while it has work of a client or outcomes
+that one has not got: a broker that comes back gets them."""
+
+CLOSING: Final = 5.0
+"""Seconds to leave a broker in peace, which it may not answer while it takes no messages."""
 
 YIELD_AFTER: Final = 1.5
 """Seconds without a client after which a pod ends when another pool wants its CPUs."""
@@ -98,6 +109,7 @@ class Agent:
             carry_out=self._carry_out,
             fail=self._fail,
         )
+        self._watchdog = Watchdog(loop, self._dispatcher, self._carry_out)
         self._log = PodLog()
         self._last_heard: dict[str, float] = {}
         self._missing: dict[str, float] = {}  # clients whose queue is gone, and since when
@@ -106,6 +118,7 @@ class Agent:
         self._last_flush = 0.0
         self._unused_since = time.monotonic()
         self._down_since: float | None = None
+        self._deaf_since: float | None = None  # no client could be heard
         self._connected = False  # ever
         self._ending: str | None = None
         self.failure: BaseException | None = None
@@ -149,18 +162,21 @@ class Agent:
                 if not self._connected:
                     self._connected = True
                     self._unused_since = time.monotonic()  # nobody could have come before
-                self._last_heard = dict.fromkeys(self._last_heard, time.monotonic())
-                self._missing.clear()
-                if self._down_since is not None:
-                    self._dispatcher.postpone(time.monotonic() - self._down_since)
-                    self._down_since = None
+                self._down_since = None
+                self._hear_again()
                 logger.info("connected to the broker")
                 self._endpoint.broadcast(self._codec.encode(self._config.hello(self._versions)))
             case LinkDown():
                 if self._down_since is None:
                     self._down_since = time.monotonic()
                     logger.warning("%s", event.error)
+                self._deaf_since = self._deaf_since or self._down_since
                 self._give_up_if_late(event.error)
+            case LinkBlocked():
+                # It takes nothing from clients either.
+                self._deaf_since = self._deaf_since or time.monotonic()
+            case LinkFree():
+                self._hear_again()
             case LinkFailed():
                 self._fail(event.error)
             case NobodyThere():
@@ -172,6 +188,14 @@ class Agent:
                 if now - self._missing.setdefault(event.peer, now) > GONE:
                     self._dispatcher.drop(event.peer, SIGKILL)
                     self._carry_out()
+
+    def _hear_again(self) -> None:
+        """Leases did not run while nobody could renew them."""
+        self._last_heard = dict.fromkeys(self._last_heard, time.monotonic())
+        self._missing.clear()
+        if self._deaf_since is not None:
+            self._dispatcher.postpone(time.monotonic() - self._deaf_since)
+            self._deaf_since = None
 
     def _give_up_if_late(self, error: ExecutorBroken) -> None:
         """A pod that never finds the broker is of no use; its end says so, and why."""
@@ -242,6 +266,8 @@ class Agent:
                     dispatcher.hello(sender, self._config.hello(self._versions, address))
             case Recall():
                 dispatcher.recall(sender, message)
+            case Cancel():
+                dispatcher.cancel(sender, message)
             case Detach():
                 dispatcher.drop(sender, message.signal)
                 self._forget(sender)
@@ -274,12 +300,16 @@ class Agent:
                             dispatcher.stolen(instruction.cpu_id, tokens)
                         case Kill():
                             self._crew.kill(instruction)
+                        case End():
+                            self._crew.end(instruction.cpu_id)
                         case Retire():
                             self._crew.retire(instruction.cpu_id)
                         case Drop():
                             self._store.release(instruction.client, instruction.blobs)
         finally:
             self._carrying_out = False
+        if dispatcher.endings.timed:
+            self._watchdog.look()
         self._log.write(dispatcher.said.take_log())
         if not self._flush_due and dispatcher.has_outcomes():
             self._flush_due = True
@@ -300,7 +330,7 @@ class Agent:
     def _tick(self) -> None:
         now = time.monotonic()
         self._log.renew()
-        if self._down_since is None:
+        if self._deaf_since is None:
             self._dispatcher.tick(now)
             self._carry_out()
             self._look_after_clients(now)
@@ -308,8 +338,11 @@ class Agent:
             self._unused_since = now
         elif self._ending is None and now - self._unused_since > self._config.warm_for:
             self.drain(f"unused for {self._config.warm_for:g} s")
-        if self._down_since is not None and now - self._down_since > self._config.warm_for:
-            self.drain(f"no broker for {self._config.warm_for:g} s")
+        stay = self._config.warm_for
+        if self._dispatcher.busy:
+            stay = max(stay, WORK_KEPT)
+        if self._down_since is not None and now - self._down_since > stay:
+            self.drain(f"no broker for {stay:g} s")
             self._stop()
             return
         self._end_if_drained()
@@ -334,6 +367,7 @@ class Agent:
 
     def _stop(self) -> None:
         self._endpoint.close(self._loop.stop)
+        self._loop.call_later(CLOSING, self._loop.stop)
 
     def _fail(self, error: BaseException) -> None:
         logger.error("the pod cannot go on: %s", error)

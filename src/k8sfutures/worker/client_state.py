@@ -13,7 +13,7 @@ import msgpack
 
 from ..bodies import PARTS, Modules, loads, unpacked
 from ..scopes import Loaded, Scope
-from .bulk import Blob
+from .bulk import Blob, File
 from .forwarding import Setup
 from .frames import BLOBS, DROP, FUNCTIONS, INITIALIZE, RELEASE
 from .modules import Environments
@@ -45,13 +45,13 @@ class ClientState:
         self.setup: Setup | None = None
         self.scope = Scope()
 
-    def take(self, kind: int, content: Any, files: deque[int]) -> None:
+    def take(self, kind: int, content: Any, files: deque[File]) -> None:
         """Take in a frame.
 
         Args:
             kind: which; see `frames`.
             content: what it has for this client.
-            files: descriptors that have come, for blobs.
+            files: that have come, for blobs.
         """
         if kind == FUNCTIONS:
             self._pickles.update(content)
@@ -62,8 +62,8 @@ class ClientState:
         elif kind == INITIALIZE:
             self.initializer = content
         elif kind == BLOBS:
-            for number, blob_kind, size, data in content:
-                self._blobs[number] = Blob(blob_kind, size, data, files)
+            for number, blob_kind, data in content:
+                self._blobs[number] = Blob(blob_kind, data, files)
         elif kind == DROP:
             for number in content:
                 self._blobs.pop(number, None)

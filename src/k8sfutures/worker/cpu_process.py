@@ -11,11 +11,12 @@ It shares two channels with its agent:
   queued behind a long one move to another process at once.
 
 Frames to the process: see `frames`. Frames from it: ``(token, item, status, microseconds,
-body)``, where the status is one of an outcome, `PRINTED` or `INITIALIZER_RAISED`.
+body)``, where the status is one of an outcome, `PRINTED`, `INITIALIZER_RAISED` or `BEGUN`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -27,21 +28,26 @@ from typing import Any, Final
 
 import msgpack
 
-from ..exceptions import Place, dumps_exception
+from ..exceptions import dumps_exception
 from ..functions import invoke
 from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
+from ..place import Place
 from ..serialization import split
 from ..unpicklable import blame_result
-from .bulk import outcome_body
+from . import bulk
 from .client_state import ClientState
 from .forwarding import Forwarder
 from .frames import (
+    ADOPT,
+    BEGUN,
     FORGET,
+    GO_ON,
     INITIALIZER_RAISED,
     JOBS,
     LEAVE,
     PRINTED,
     REPORTING,
+    TIMED,
     TOKEN_SIZE,
 )
 from .modules import Environments
@@ -49,7 +55,6 @@ from .output import Outlet
 from .unpacked import pods_folder
 
 _RECEIVE: Final = 1 << 20
-_MOST_FILES: Final = 64
 
 
 class _Job:
@@ -90,9 +95,11 @@ class CpuProcess:
         self._environments = Environments(pods_folder.get)
         self._clients: dict[str, ClientState] = {}
         self._jobs: dict[int, _Job] = {}
-        self._files: deque[int] = deque()
+        self._timed: set[int] = set()  # tokens of the jobs whose items have a limit
+        self._files: deque[bulk.File] = deque()
         self._token = 0
         self._item = 0
+        self._waits = False  # for the agent to have room for another file
         self._pid = os.getpid()
 
     def run(self) -> None:
@@ -100,6 +107,9 @@ class CpuProcess:
         self._outlet.install()
         read, tokens = os.read, self._tokens
         while True:
+            while self._waits:
+                if not self._receive():
+                    return
             token = read(tokens, TOKEN_SIZE)
             if not token:
                 return
@@ -122,8 +132,7 @@ class CpuProcess:
         """Take in at least one frame; False when the agent is gone."""
         taken = False
         while not taken:
-            received, files, _, _ = socket.recv_fds(self._data, _RECEIVE, _MOST_FILES)
-            self._files.extend(files)
+            received = bulk.receive(self._data, _RECEIVE, self._files)
             if not received:
                 return False
             self._unpacker.feed(received)
@@ -135,16 +144,24 @@ class CpuProcess:
 
     def _take(self, frame: tuple[Any, ...]) -> None:
         kind, name, *rest = frame
-        if kind == LEAVE:
+        if kind == ADOPT:
+            self._place = Place(name, *rest)
+            pin(self._place.cpu_id)
+        elif kind == LEAVE:
             left = self._clients.pop(name, None)
             if left is not None:
                 left.scope.leave()
             if left is self._current:
                 self._current = None
             self._environments.forget(name)
+        elif kind == GO_ON:
+            self._waits = False
         elif kind == FORGET:
+            self._timed.difference_update(rest[0])
             for token in rest[0]:
                 self._jobs.pop(token, None)
+        elif kind == TIMED:
+            self._timed.update(rest[0])
         else:
             client = self._clients.get(name)
             if client is None:
@@ -162,12 +179,10 @@ class CpuProcess:
     def _send(self, frame: tuple[int, int, int, int, bytes], file: int | None = None) -> None:
         with self._sending:
             data = self._packer.pack(frame)
-            if file is not None:
-                try:
-                    data = data[socket.send_fds(self._data, [data], [file]) :]
-                finally:
-                    os.close(file)
-            self._data.sendall(data)
+            if file is None:
+                self._data.sendall(data)
+            else:
+                bulk.send(self._data, data, file)
 
     # --- calls
 
@@ -212,7 +227,10 @@ class CpuProcess:
             # The call has forked, and this is the child: it is no second CPU process.
             os._exit(0 if status == RESULT else 1)
         self._outlet.finish()
+        self._waits = file is not None
         self._send((token, item, status, micros, made), file)
+        if not job.items:
+            self._timed.discard(token)
 
     def _initialize(self, client: ClientState) -> bool:
         pickled, client.initializer = client.initializer, None
@@ -221,8 +239,8 @@ class CpuProcess:
             function(*args)
         except BaseException as error:
             client.initializer = pickled
-            error = _trimmed(error)
-            self._send((self._token, self._item, INITIALIZER_RAISED, 0, dumps_exception(error)))
+            made = bulk.initializer_error(_trimmed(error))
+            self._send((self._token, self._item, INITIALIZER_RAISED, 0, made))
             return False
         return True
 
@@ -240,6 +258,8 @@ class CpuProcess:
                 args, kwargs = client.loads(body)
         except BaseException as error:  # even SystemExit is the call's failure, not this process's
             return NOT_LOADABLE, 0, *self._failed(error)
+        if self._timed and self._token in self._timed:
+            self._send((self._token, self._item, BEGUN, 0, b""))
         try:
             value = function(*args, **kwargs)
             if type(value) is types.GeneratorType:
@@ -248,13 +268,20 @@ class CpuProcess:
             return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
         try:
             segments, buffers = split(value, INLINE_LIMIT)
-            return RESULT, (clock() - start) // 1000, *outcome_body(segments, buffers)
+            return RESULT, (clock() - start) // 1000, *bulk.outcome_body(segments, buffers)
         except BaseException as error:
             blame_result(error, function if function is not invoke else args[0], value)
             return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
 
     def _failed(self, error: BaseException) -> tuple[bytes, int | None]:
-        return outcome_body([dumps_exception(_trimmed(error), self._place)], [])
+        return bulk.outcome_body([dumps_exception(_trimmed(error), self._place)], [])
+
+
+def pin(cpu_id: int) -> None:
+    """Have this process run on one CPU; one that is kept ready has none yet."""
+    if cpu_id >= 0:
+        with contextlib.suppress(OSError):  # not a CPU of the pod: see `cpus.choose`
+            os.sched_setaffinity(0, {cpu_id})
 
 
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgpack
 
-from ..exceptions import Place
+from ..place import Place
 from .configuration import AgentConfig
 from .dispatch import SIGKILL, Dispatcher
 from .instructions import Feed, Kill
 from .memory import MemoryVerdict
 from .pipes import Ears
-from .processes import STARTED, Channels, ZygoteHandle, ending
+from .processes import (
+    CONTINUED,
+    END_SIGNAL,
+    STARTED,
+    STOPPED,
+    Channels,
+    ZygoteHandle,
+    ending,
+)
+from .spare import NOWHERE, Spare
 from .store import Store
 
 logger = logging.getLogger(__name__)
 
 KILL_AFTER: Final = 3.0
 """Seconds for a CPU process to end by itself, or by a signal that it may ignore."""
+
+END_WITHIN: Final = 1.0
+"""Seconds for a CPU process to end whose call has run for too long, or is wanted no more."""
+
+_MOST_READS: Final = 16
+"""More than what fits into a process's socket takes."""
 
 _READABLE: Final = 1
 _WRITABLE: Final = 4
@@ -58,8 +76,12 @@ class Crew:
         self._fail = fail
         self._channels: dict[int, Channels] = {}  # by CPU id
         self._retired: dict[int, Channels] = {}  # by pid
+        self._spare = Spare(zygote, loop, self._place)
         self._memory = MemoryVerdict()
         self._ears = Ears(loop, self._process_readable, self._printed)
+
+    def _place(self, cpu_id: int) -> Place:
+        return Place(self._config.name, self._config.node, cpu_id)
 
     def start(self) -> None:
         """Start a process for each CPU id."""
@@ -72,6 +94,7 @@ class Crew:
         for channels in self._channels.values():
             self._stop_reading(channels)
             channels.close()
+        self._spare.close()
         self._loop.remove_handler(self._zygote.control.fileno())
         self._zygote.close()
 
@@ -81,8 +104,8 @@ class Crew:
         frames: list[tuple[Any, ...]] = feed.frames
         files: list[int] = []
         if feed.blobs:
-            frame, files = self._store.frame(feed.client, feed.blobs)
-            frames = [frame, *frames]
+            blobs, files = self._store.frames(feed.client, feed.blobs)
+            frames = [*blobs, *frames]
         if not channels.feed(frames, feed.tokens, files) and channels.registered:
             self._loop.update_handler(channels.data.fileno(), _READABLE | _WRITABLE)
 
@@ -91,10 +114,14 @@ class Crew:
         return self._channels[cpu_id].steal(count)
 
     def spawn(self, cpu_id: int) -> None:
-        """Start a process."""
-        channels = Channels(Place(self._config.name, self._config.node, cpu_id))
-        self._channels[cpu_id] = channels
-        self._zygote.spawn(channels)
+        """Start a process, or take the one that is kept ready."""
+        channels = self._spare.take(cpu_id)
+        if channels is None:
+            self._channels[cpu_id] = channels = Channels(self._place(cpu_id))
+            self._zygote.spawn(channels)
+        else:
+            self._channels[cpu_id] = channels
+            self._serves(channels)
 
     def kill(self, kill: Kill) -> None:
         """Send a process a signal, and the last one if it does not end by that."""
@@ -103,12 +130,21 @@ class Crew:
         if kill.signal != SIGKILL:
             self._kill_later(channels)
 
-    def _kill_later(self, channels: Channels) -> None:
+    def end(self, cpu_id: int) -> None:
+        """End a process, if the dispatcher wants that of all that the process has said."""
+        channels = self._channels[cpu_id]
+        self._hear_all(channels)
+        if self._dispatcher.decide(cpu_id):
+            channels.ended = True
+            channels.kill(END_SIGNAL)
+            self._kill_later(channels, END_WITHIN)
+
+    def _kill_later(self, channels: Channels, within: float = KILL_AFTER) -> None:
         def insist() -> None:
             if self._channels.get(channels.cpu_id) is channels:
                 channels.kill(SIGKILL)
 
-        self._loop.call_later(KILL_AFTER, insist)
+        self._loop.call_later(within, insist)
 
     def retire(self, cpu_id: int) -> None:
         """Let an idle process end, and have another in its place."""
@@ -117,6 +153,8 @@ class Crew:
         channels.close()
         if channels.pid is not None:
             self._retired[channels.pid] = channels
+            if channels.halted:
+                channels.kill(SIGKILL)  # it does not see that it is to end
         self.spawn(cpu_id)
 
     def _zygote_readable(self, _fd: int, _events: int) -> None:
@@ -126,16 +164,27 @@ class Crew:
                 channels.kill(SIGKILL)
             self._fail(RuntimeError("the zygote of the CPU processes has died"))
             return
-        kind, first, second = report
+        kind, first, second, third = report
         if kind == STARTED:
             self._started(cpu_id=first, pid=second)
-        elif self._retired.pop(first, None) is None:
-            self._ended(pid=first, status=second)
+        elif kind in (STOPPED, CONTINUED):
+            self._halted(pid=first, number=second, stopped=kind == STOPPED)
+        elif self._retired.pop(first, None) is None and not self._spare.ended(first):
+            self._ended(pid=first, status=second, peak=third)
         self._carry_out()
 
     def _started(self, cpu_id: int, pid: int) -> None:
+        if cpu_id == NOWHERE:
+            self._spare.started(pid)
+            return
         channels = self._channels[cpu_id]
         channels.pid = pid
+        self._serves(channels)
+        if all(one.pid is not None for one in self._channels.values()):
+            self._spare.prepare()
+
+    def _serves(self, channels: Channels) -> None:
+        """A process is there, and takes work."""
 
         def ready(_fd: int, events: int) -> None:
             if events & _WRITABLE and channels.resume():
@@ -146,9 +195,14 @@ class Crew:
         self._loop.add_handler(channels.data.fileno(), ready, _READABLE)
         channels.registered = True
         self._ears.listen(channels.cpu_id, channels)
-        self._dispatcher.ready(cpu_id)
+        self._dispatcher.ready(channels.cpu_id, time.monotonic())
 
     def _process_readable(self, channels: Channels) -> None:
+        self._hear(channels)
+        self._carry_out()
+
+    def _hear(self, channels: Channels) -> None:
+        """Take in what a process has said."""
         try:
             frames, closed = channels.read()
         except (ValueError, msgpack.UnpackException):
@@ -158,13 +212,18 @@ class Crew:
             channels.kill(SIGKILL)
             return
         if frames:
-            self._dispatcher.frames(channels.cpu_id, frames)
+            self._dispatcher.frames(channels.cpu_id, frames, time.monotonic())
         if closed:
             # It has died, and the zygote's report follows; or user code has closed the channel,
             # and then the process is of no use any more.
             self._stop_reading(channels)
             self._kill_later(channels)
-        self._carry_out()
+
+    def _hear_all(self, channels: Channels) -> None:
+        """Take in all that a process has said so far."""
+        for _ in range(_MOST_READS):
+            if channels.registered:
+                self._hear(channels)
 
     def _stop_reading(self, channels: Channels) -> None:
         if channels.registered:
@@ -177,20 +236,42 @@ class Crew:
         self._carry_out()
         return wanted
 
-    def _ended(self, pid: int, status: int) -> None:
+    def _halted(self, pid: int, number: int, *, stopped: bool) -> None:
+        """Somebody has stopped a process with a signal, or has let it go on."""
+        channels = next((some for some in self._channels.values() if some.pid == pid), None)
+        if channels is not None:
+            channels.halted = stopped
+            if stopped:
+                logger.warning(
+                    "CPU process %s (CPU id %s) was stopped by signal %s: it is given no calls, "
+                    "and what it runs waits for SIGCONT, or for its timeout",
+                    *(pid, channels.cpu_id, number),
+                )
+                self._hear_all(channels)
+            self._dispatcher.halted(channels.cpu_id, time.monotonic(), stopped=stopped)
+        elif stopped:
+            # Kept ready, or to end by itself: it can do neither.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, SIGKILL)
+
+    def _ended(self, pid: int, status: int, peak: int) -> None:
         channels = next((some for some in self._channels.values() if some.pid == pid), None)
         if channels is None:
             return
         cpu_id = channels.cpu_id
         frames = channels.read_rest()
         unclaimed = channels.unclaimed()
-        story = {"pod": self._config.name, "cpu_id": cpu_id, "pid": pid, **ending(status)}
+        name, node, _ = channels.place
+        story = {"pod": name, "node": node, "cpu_id": cpu_id, "pid": pid, **ending(status)}
+        story |= {"memory_peak": peak, "memory_limit": self._memory.limit}
         if self._memory.killed() and story["signal"] == SIGKILL:
-            story |= {"out_of_memory": True, "memory_limit": self._memory.limit}
+            story["out_of_memory"] = True
+        if channels.ended:
+            channels.kill_rest()
         logger.warning("CPU process ended: %s", story)
         self._stop_reading(channels)
         words = channels.output.rest()
         channels.close()
         del self._channels[cpu_id]
-        self._dispatcher.died(cpu_id, frames, unclaimed, story, words)
+        self._dispatcher.died(cpu_id, frames, unclaimed, story, words, time.monotonic())
         self.spawn(cpu_id)

@@ -19,8 +19,10 @@ import msgpack
 
 from ..messages import (
     CRASHED,
+    EXCEPTION,
     Attach,
     Call,
+    Cancel,
     Group,
     Hello,
     InitializerRaised,
@@ -30,18 +32,19 @@ from ..messages import (
     Returned,
 )
 from .assignment import Assignment
+from .endings import Endings, account_of
 from .frames import (
-    DROP,
+    BEGUN,
     FORGET,
     INITIALIZER_RAISED,
     LEAVE,
     PRINTED,
-    RELEASE,
 )
-from .instructions import Drop, Feed, Instruction, Kill, Retire, Send, Steal
+from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
 from .said import Sayings
+from .shared_memory import Shared
 
 SIGKILL: Final = 9
 
@@ -57,6 +60,7 @@ class Dispatcher(Assignment):
         super().__init__(cpu_ids)
         self._draining = False
         self.said = Sayings(self._slots)
+        self.endings = Endings(self._slots)
 
     # --- what the agent asks
 
@@ -114,6 +118,7 @@ class Dispatcher(Assignment):
             return
         client.group = message.number
         client.deadline = now + client.lease
+        self._now = now
         client.functions.update(message.functions)
         if message.released:
             self._release(client, message.released)
@@ -125,14 +130,18 @@ class Dispatcher(Assignment):
             return
         queue, held, functions, needs = client.queue, client.held, client.functions, client.needs
         needs.note(message.needs, calls)
+        limits = message.limits
         unusable: list[int] = []
         for call in calls:
             if call[0] in held:
                 continue  # it was lost with us, by what the client knew, and we have it still
             if call[1] not in functions:
                 unusable.append(call[0])  # that came before our lease ended
+                needs.finished(call[0])
                 continue
             held[call[0]] = items = call[2] or 1
+            if limits and call[0] in limits:
+                client.limits[call[0]] = limits[call[0]]
             if not (needs and needs.park(call)):
                 queue.append(Part(call, 0, items))
         if unusable:
@@ -150,37 +159,17 @@ class Dispatcher(Assignment):
                 client.queue.extend(Part(call, 0, call[2] or 1) for call in ready)
             self._feed()
 
-    def _drop_blobs(self, client: Client, released: list[int]) -> None:
-        queued = (part.call for part in client.queue)
-        jobs = (job for cpu_id in client.slots for job in self._slots[cpu_id].jobs.values())
-        gone = client.needs.release(released, (*queued, *(job.part.call for job in jobs)))
-        if not gone:
-            return
-        self._out.append(Drop(client.name, gone))
-        for slot in self._slots.values():
-            known = slot.blobs.get(client.name, set())
-            if not known.isdisjoint(gone):
-                known.difference_update(gone)
-                self._out.append(Feed(slot.cpu_id, [(DROP, client.name, gone)], []))
-
-    def _release(self, client: Client, functions: list[int]) -> None:
-        # One that a call here still waits for is kept: its client had given this pod up.
-        functions = sorted(set(functions) - {part.call[1] for part in client.queue})
-        client.release(functions)
-        for slot in self._slots.values():
-            known = slot.functions.get(client.name)
-            if known is not None and not known.isdisjoint(functions):
-                known.difference_update(functions)
-                self._out.append(Feed(slot.cpu_id, [(RELEASE, client.name, functions)], []))
-
     def renew(self, name: str, message: Renew, now: float) -> None:
         """A client is alive; what it confirms is dropped."""
         client = self._clients.get(name)
         if client is None:
             return
         client.renew(message, now)
+        was_full = client.kept.is_full
         client.confirm(message.results)
         self._drop_blobs(client, message.released)
+        if was_full:
+            self._feed()
 
     def recall(self, name: str, message: Recall) -> None:
         """Give back those of these calls of which no process has anything."""
@@ -188,11 +177,27 @@ class Dispatcher(Assignment):
         if client is not None:
             self._return(client, message.calls)
 
+    def cancel(self, name: str, message: Cancel) -> None:
+        """Give back those of these calls that have not started, and end those that run."""
+        client = self._clients.get(name)
+        if client is not None:
+            self._return(client, message.calls)
+            self._out += self.endings.cancel(client, message.calls)
+
+    def expire(self, now: float) -> None:
+        """End the items that have run for longer than they may."""
+        self._now = now
+        self._out += self.endings.expire(now)
+
+    def decide(self, cpu_id: int) -> bool:
+        """Whether a process is to be ended, after an `End`."""
+        goes = self.endings.decide(cpu_id)
+        self._feed()
+        return goes
+
     def _return(self, client: Client, calls: list[int]) -> None:
         """Return those of these calls that wait; the outcomes that some items have go first."""
-        at_work = {
-            job.part.call[0] for cpu_id in client.slots for job in self._slots[cpu_id].jobs.values()
-        }
+        at_work = {call[0] for call in self._at_work(client)}
         returned = client.take_whole(call_id for call_id in calls if call_id not in at_work)
         if returned:
             self._send(client.name, *client.results(), Returned(returned, self._draining))
@@ -252,14 +257,24 @@ class Dispatcher(Assignment):
 
     # --- CPU processes
 
-    def ready(self, cpu_id: int) -> None:
+    def ready(self, cpu_id: int, now: float = 0.0) -> None:
         """A CPU process has been started."""
+        self._now = now
         self._slots[cpu_id] = Slot(cpu_id, ready=True)
         self._feed()
 
-    def frames(self, cpu_id: int, frames: list[tuple[int, int, int, int, bytes]]) -> None:
+    def halted(self, cpu_id: int, now: float, *, stopped: bool) -> None:
+        """Somebody has stopped a CPU process, whose last words are known, or lets it go on."""
+        self._now = now
+        self._out += self.endings.halt(self._slots[cpu_id], stopped=stopped)
+        self._feed()
+
+    def frames(
+        self, cpu_id: int, frames: list[tuple[int, int, int, int, bytes]], now: float = 0.0
+    ) -> None:
         """What a CPU process said."""
         slot = self._slots[cpu_id]
+        self._now = now
         self._take_frames(slot, frames)
         self._free_if_empty(slot)
         if (
@@ -270,17 +285,25 @@ class Dispatcher(Assignment):
         ):
             # It was given more than it should have, as far as one can say now.
             self._out.append(Steal(cpu_id, slot.items - 1))
+        self._hold_or_go_on(slot)
         self._feed()
 
     def _take_frames(self, slot: Slot, frames: list[tuple[int, int, int, int, bytes]]) -> None:
-        jobs = slot.jobs
+        jobs, ending, items = slot.jobs, slot.ending, slot.items
         for token, item, status, number, body in frames:
             if status == PRINTED:
                 self.said.heard(slot, token, item, number, body)
                 continue
+            if type(body) is Shared:
+                slot.waits = True
             job = jobs.get(token)
             if job is None:
                 continue
+            if status == BEGUN:
+                self.endings.begun(slot, token, item, job, self._now)
+                continue
+            if ending is not None and status == EXCEPTION and ending.token == token:
+                continue  # of what its end made it raise; that it was ended is its outcome
             client = job.client
             slot.items -= 1
             slot.work -= job.charge
@@ -296,6 +319,8 @@ class Dispatcher(Assignment):
             if client.max_tasks is not None:
                 slot.ran[client.name] = ran = slot.ran.get(client.name, 0) + 1
                 slot.retiring = slot.retiring or ran >= client.max_tasks
+        if slot.items != items:
+            slot.since = self._now
 
     def _end_job(self, slot: Slot, token: int) -> None:
         if slot.jobs.pop(token).shortened and slot.ready:
@@ -314,18 +339,20 @@ class Dispatcher(Assignment):
         if not client.failed:
             client.failed = True
             client.queue.clear()
-            self._send(client.name, InitializerRaised(cpu_id, error))
+            client.failure = InitializerRaised(cpu_id, error)
+            self._send(client.name, client.failure)
 
     def stolen(self, cpu_id: int, tokens: list[int]) -> None:
         """These tokens were taken back: their items have not started, and wait again.
 
         None means that the process was faster; its outcomes are on their way.
         """
+        slot = self._slots[cpu_id]
         if tokens:
-            slot = self._slots[cpu_id]
             self._take_back(slot, tokens)
             self._free_if_empty(slot)
             self._feed()
+        self.endings.taken_back(slot, self._now)
 
     def _take_back(self, slot: Slot, tokens: list[int]) -> None:
         for token, count in reversed(Counter(tokens).items()):
@@ -333,8 +360,11 @@ class Dispatcher(Assignment):
             back = slot.take_back(token, count)
             if job.next == job.part.stop:
                 self._end_job(slot, token)
-            if not (job.client.gone or job.client.failed):
-                job.client.queue.appendleft(back)
+            client = job.client
+            if not (client.gone or client.failed):
+                client.queue.appendleft(back)
+                if client.unwanted:
+                    self._return(client, [*client.unwanted])
 
     def died(
         self,
@@ -343,6 +373,7 @@ class Dispatcher(Assignment):
         unclaimed: list[int],
         story: dict[str, Any],
         words: Iterable[tuple[int, bytes]] = (),
+        now: float = 0.0,
     ) -> None:
         """A CPU process is gone.
 
@@ -350,19 +381,20 @@ class Dispatcher(Assignment):
             cpu_id: which.
             frames: the last that it said.
             unclaimed: the tokens that were left in its pipe: those items had not started.
-            story: fields of `WorkerCrashed` for the item that ran, without its last words.
+            story: how it died, for the item that ran; see `crashes`.
             words: what was left in its output pipes, by stream.
+            now: the time.
         """
         slot = self._slots[cpu_id]
         slot.ready = False
+        self._now = now
         self._take_frames(slot, frames)
         for stream, data in words:
             self.said.printed(cpu_id, stream, data)
         self._take_back(slot, unclaimed)
         for token, job in slot.jobs.items():
             if not job.client.gone:
-                story["output"] = slot.words.last_lines((token, job.next))
-                body = msgpack.packb(story)
+                body = msgpack.packb(story | account_of(slot, token, job, now))
                 for item in range(job.next, job.part.stop):
                     job.client.finish(job.part.call, item, CRASHED, 0, body)
         slot.jobs.clear()

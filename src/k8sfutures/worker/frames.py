@@ -23,13 +23,23 @@ REPORTING: Final = 6
 """(client, what it wants to hear of what its calls log, or None)"""
 
 BLOBS: Final = 7
-"""(client, [(blob id, kind, size, data)]): where the data is nil, the next open file that came
+"""(client, [(blob id, kind, data)]): where the data is nil, the next open file that came
 through the socket has it"""
 DROP: Final = 8
 """(client, [blob id]): no call will need them"""
 
+TIMED: Final = 9
+"""(client, [token]): their items say when they begin; comes before the jobs"""
+ADOPT: Final = 10
+"""(pod, node, CPU id): this is where the process is now, which was kept ready"""
+GO_ON: Final = 11
+"""(nobody,): the process may start its next item; it waits for this after each outcome with a file
+in memory"""
+
 # Statuses beside those of an outcome.
-PRINTED: Final = 10
+PRINTED: Final = 20
 """Something that the item said; its kind stands for the microseconds."""
-INITIALIZER_RAISED: Final = 11
+INITIALIZER_RAISED: Final = 21
 """The client's initializer raised; the body is the pickled exception."""
+BEGUN: Final = 22
+"""The function of the item is called now; said of those that have a limit."""

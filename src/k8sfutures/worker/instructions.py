@@ -37,6 +37,13 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """Read what a CPU process has said, then ask `Endings.decide` whether to end it."""
+
+    cpu_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Retire:
     """Close the channels of an idle CPU process, so that it ends; start another."""
 
@@ -59,4 +66,4 @@ class Drop:
     blobs: list[int]
 
 
-Instruction = Feed | Steal | Kill | Retire | Send | Drop
+Instruction = Feed | Steal | Kill | End | Retire | Send | Drop

@@ -19,9 +19,12 @@ from ..messages import (
     Renew,
     Results,
 )
-from .frames import REPORTING
+from .endings import Begun, Ending
+from .frames import REPORTING, TIMED
+from .kept import Kept
 from .needs import Needs
 from .said import Said, Words
+from .shared_memory import Shared
 
 RUN: Final = 0.005
 """Seconds of work in a run: 50 times what the way from the agent to a process takes."""
@@ -34,7 +37,6 @@ SHORTEST: Final = 10e-6
 
 FOLLOW: Final = 0.2
 """Weight of the newest duration in the running mean."""
-
 
 Row = tuple[int, int, int, int, int, bytes | None]
 """A job as its process is told: see `frames.JOBS`."""
@@ -68,14 +70,18 @@ class Client:
         self.group = 0
         self.gone = False
         self.failed = False  # its initializer raised
+        self.failure: Message | None = None  # what it is told of that
         self.functions: dict[int, bytes] = {}
         self.queue: deque[Part] = deque()
         self.held: dict[int, int] = {}  # call id -> items without outcome
         self.durations: dict[int, float] = {}
+        self.limits: dict[int, float] = {}  # call id -> seconds that its items may run
+        self.unwanted: set[int] = set()  # calls that are cancelled, and that a process has
         self.needs = Needs(attach.initializer)
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.said = Said()
+        self.kept = Kept()
         self._number = 0
         self._unconfirmed: deque[Results] = deque()
 
@@ -84,21 +90,38 @@ class Client:
         """Whether anything is held of it."""
         return bool(self.held or self.outcomes or self._unconfirmed)
 
+    @property
+    def may_start(self) -> bool:
+        """Whether a call of it waits that may run now."""
+        return bool(self.queue) and len(self.slots) < self.limit and not self.kept.is_full
+
     def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:
         """An item has an outcome."""
         call_id = call[0]
         self.said.ended(call_id, item)
         self.outcomes.append((call_id, item, status, micros, body))
+        self.kept.made += len(body) + len(body.memory) if type(body) is Shared else len(body)
         left = self.held.get(call_id, 1) - 1
         if left:
             self.held[call_id] = left
-        else:
+        else:  # as `forget` does it, which is called less often
             self.held.pop(call_id, None)
             self.needs.finished(call_id)
+            if self.limits or self.unwanted:
+                self.forget(call_id)
         if status <= EXCEPTION:
             took = micros * 1e-6
             before = self.durations.get(call[1])
             self.durations[call[1]] = took if before is None else before + (took - before) * FOLLOW
+
+    def forget(self, call_id: int) -> None:
+        """A call is not here any more."""
+        self.held.pop(call_id, None)
+        self.needs.finished(call_id)
+        if self.limits:
+            self.limits.pop(call_id, None)
+        if self.unwanted:
+            self.unwanted.discard(call_id)
 
     def release(self, functions: list[int]) -> None:
         """No call will use these functions again."""
@@ -116,7 +139,9 @@ class Client:
             results = Results(self._number, outcomes)
             self._unconfirmed.append(results)
             yield results
-        self.outcomes = []
+        if self.outcomes:
+            self.kept.sent(self._number)
+            self.outcomes = []
 
     def renew(self, message: Attach | Renew, now: float) -> None:
         """It is alive, has sent groups up to that number, and wants to hear this."""
@@ -130,9 +155,10 @@ class Client:
         """The client has the results up to this number."""
         while self._unconfirmed and self._unconfirmed[0].number <= number:
             self._unconfirmed.popleft()
+        self.kept.confirmed(number)
 
     def hello(self, template: Hello) -> Iterator[Message]:
-        """What is held of it, then everything that it has not confirmed."""
+        """What is held of it, then everything that it has not confirmed, or may not have heard."""
         holding = set(self.held)
         for results in self._unconfirmed:
             holding.update(outcome[0] for outcome in results.outcomes)
@@ -146,11 +172,13 @@ class Client:
             blobs=sorted(self.needs.have),
         )
         yield from self._unconfirmed
+        if self.failure is not None:
+            yield self.failure
 
     def begin_anew(self) -> None:
         """It attaches again: what it had sent in part is lost, and the calls that wait for it."""
         for call_id in self.needs.begin_anew():
-            self.held.pop(call_id, None)
+            self.forget(call_id)
 
     def waiting(self) -> list[int]:
         """Ids of the calls that wait, for a process or for what they need."""
@@ -164,8 +192,7 @@ class Client:
             self.queue = deque(part for part in self.queue if part.call[0] not in taken)
         taken |= dict.fromkeys(wanted.intersection(self.needs.parked))
         for call_id in taken:
-            self.held.pop(call_id, None)
-            self.needs.finished(call_id)
+            self.forget(call_id)
         return list(taken)
 
 
@@ -197,6 +224,12 @@ class Slot:
     words: Words = field(default_factory=Words)
     ran: dict[str, int] = field(default_factory=dict)  # client -> items, where it has a limit
     retiring: bool = False
+    halted: bool = False  # by a signal of somebody's
+    since: float = 0.0  # about when the item that runs has begun
+    begun: Begun | None = None  # an item with a limit
+    doomed: list[Ending] = field(default_factory=list)  # to be decided, see `Endings`
+    ending: Ending | None = None  # what its process is being ended for
+    waits: bool = False  # its process starts nothing before it hears `GO_ON`
 
     def reporting_for(self, client: Client) -> list[tuple[Any, ...]]:
         """The frame that says what a client wants to hear, if the process has not been told."""
@@ -204,6 +237,12 @@ class Slot:
             return []
         self.reporting[client.name] = client.reporting
         return [(REPORTING, client.name, client.reporting)]
+
+    def timed_tokens(self, client: Client, rows: list[Row]) -> list[tuple[Any, ...]]:
+        """The frame that says which of these jobs have a limit, if any has."""
+        limits = client.limits
+        tokens = [row[0] for row in rows if self.jobs[row[0]].part.call[0] in limits]
+        return [(TIMED, client.name, tokens)] if tokens else []
 
     def take_run(self, client: Client, token: int) -> tuple[list[Row], list[int]]:
         """Take a run of items out of a client's queue.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..codec import Codec
-from ..lanes import Bulk, Lane, Taken
+from ..lanes import Bulk, Lane, Taken, weight_of
 from ..link import Endpoint
 from ..messages import Credit, Message, Results
 from .shared_memory import Shared
@@ -26,15 +26,20 @@ class Post:
     def send(self, client: str, message: Message) -> None:
         """Send a message after all that waits for this client."""
         lane = self._lanes.get(client)
+        weight = 0
         if type(message) is Results:
             for call, item, _, _, body in message.outcomes:
-                if isinstance(body, Shared):
+                weight += len(body or b"")
+                if type(body) is Shared:
                     lane = self._lanes.setdefault(client, Lane())
                     lane.put(Bulk(call, item, body.memory))
-        if lane is None or lane.idle:
+            weight = weight_of(weight)
+            if weight and lane is None:
+                lane = self._lanes[client] = Lane()
+        if lane is None or (lane.idle and not weight):
             self.now(client, message)
             return
-        lane.put(message)
+        lane.put(message, weight)
         self._pump(client, lane)
 
     def now(self, client: str, message: Message) -> None:
@@ -46,7 +51,7 @@ class Post:
             self.now(client, message)
 
     def credit(self, client: str, size: int) -> None:
-        """A client has taken so many bytes of chunks."""
+        """A client has taken so many bytes of chunks, and of messages that count."""
         lane = self._lanes.get(client)
         if lane is not None:
             lane.credit(size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,20 +15,30 @@ from typing import Any, Final
 import msgpack
 
 from ..bodies import PARTS
-from ..exceptions import Place
 from ..messages import CRASHED
-from . import zygote
+from ..place import Place
 from .frames import TOKEN_SIZE
 from .pipes import OutputPipes
+from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED, ZYGOTE
 from .shared_memory import Shared
-from .zygote import STARTED
 
-__all__ = ["STARTED", "Channels", "ZygoteHandle", "ending"]
+__all__ = [
+    "CONTINUED",
+    "ENDED",
+    "END_SIGNAL",
+    "STARTED",
+    "STOPPED",
+    "Channels",
+    "ZygoteHandle",
+    "ending",
+]
 
 _READ: Final = 1 << 18
 _BUFFER: Final = 1 << 20
 _MOST_FILES: Final = 64
 """Open files that one message through a socket carries; the kernel takes 253."""
+
+_PARTS: Final = bytes((PARTS,))
 
 Frame = tuple[int, int, int, int, bytes]
 """What a CPU process says; see `cpu_process`."""
@@ -41,6 +52,8 @@ class Channels:
         self.cpu_id = place.cpu_id
         self.pid: int | None = None
         self.registered = False  # with the agent's loop
+        self.ended = False  # by us, for what it ran
+        self.halted = False  # by a signal of somebody's
         self.data, self._theirs = socket.socketpair()
         for end in (self.data, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
@@ -80,17 +93,23 @@ class Channels:
         Returns:
             Whether everything has been written.
         """
-        data = memoryview(b"".join([self._packer.pack(frame) for frame in frames]))
+        packed = [self._packer.pack(frame) for frame in frames]
+        if sum(map(len, packed)) <= _BUFFER:
+            packed = [b"".join(packed)]
+        data = memoryview(packed[0])
         for start in range(0, len(files), _MOST_FILES):
             # A file comes with the first byte of what it is sent with, and so before its frame.
             copies = [os.dup(file) for file in files[start : start + _MOST_FILES]]
             self._unsent.append((data[:1] if copies else data, copies))
             data = data[1:]
         self._unsent.append((data, []))
+        self._unsent += ((memoryview(more), []) for more in packed[1:])
         done = self.resume()
         if tokens:
-            packed = b"".join([token.to_bytes(TOKEN_SIZE, "little") for token in tokens])
-            os.write(self._tokens_write, packed)
+            os.write(
+                self._tokens_write,
+                b"".join([token.to_bytes(TOKEN_SIZE, "little") for token in tokens]),
+            )
         return done
 
     def resume(self) -> bool:
@@ -149,17 +168,21 @@ class Channels:
     def _frames(self, received: bytes) -> list[Frame]:
         self._unpacker.feed(received)
         frames = list(self._unpacker)
-        if not all(type(frame) is tuple and len(frame) == 5 for frame in frames):
+        if not all(
+            type(frame) is tuple and len(frame) == 5 and type(frame[4]) is bytes for frame in frames
+        ):
             raise ValueError("not the frames of a CPU process")
-        if self._files:
+        if self._files or any(frame[4][:1] == _PARTS for frame in frames):
             frames = [self._with_memory(frame) for frame in frames]
         return frames
 
     def _with_memory(self, frame: Frame) -> Frame:
         """An outcome whose parts are in shared memory, with that."""
         token, item, status, number, body = frame
-        if status > CRASHED or body[:1] != bytes((PARTS,)):
+        if status > CRASHED or body[:1] != _PARTS:
             return frame
+        if not self._files:
+            raise ValueError("an outcome without its file")
         return token, item, status, number, Shared.of(body, self._files.popleft())
 
     def read_rest(self) -> list[Frame]:
@@ -211,6 +234,12 @@ class Channels:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def kill_rest(self) -> None:
+        """End what a call of the process has started, and has left in its process group."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
 
 class ZygoteHandle:
     """The zygote, as the agent sees it."""
@@ -221,7 +250,7 @@ class ZygoteHandle:
             # In an image, files that calls leave in the working directory are no modules.
             safe_path = ["-P"] if sys.flags.safe_path else []
             self._process = subprocess.Popen(
-                [sys.executable, *safe_path, "-m", zygote.__name__, str(theirs.fileno())],
+                [sys.executable, *safe_path, "-m", ZYGOTE, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
@@ -232,16 +261,16 @@ class ZygoteHandle:
         socket.send_fds(self.control, [packet], channels.hand_over())
         channels.handed_over()
 
-    def read(self) -> tuple[int, int, int] | None:
-        """One report: (STARTED, cpu id, pid) or (ENDED, pid, status); None if the zygote died."""
+    def read(self) -> tuple[int, int, int, int] | None:
+        """One report, as the zygote says it; None if the zygote died."""
         try:
             packet = self.control.recv(4096)
         except ConnectionResetError:
             packet = b""
         if not packet:
             return None
-        kind, first, second = msgpack.unpackb(packet)
-        return kind, first, second
+        kind, first, second, third = msgpack.unpackb(packet)
+        return kind, first, second, third
 
     def close(self) -> None:
         """End the zygote and, through it, every CPU process; wait until they are gone."""

@@ -10,7 +10,9 @@ than that waiting at the broker from any pod.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..messages import DROPPED, STDERR, STDOUT, Printed
@@ -34,11 +36,22 @@ TAIL: Final = 16384
 LAST_LINES: Final = 20
 """Lines told of those."""
 
+LAST_FRAMES: Final = 40
+"""Lines told of where Python was as its process died."""
+
 Line = tuple[int, int, int, int, bytes]
 """(call id, item, CPU id, kind, body), see `messages.Printed`."""
 
-FATAL: Final = "Fatal Python error:"
-"""How Python begins to tell that it dies: the lines after it have the place first."""
+_STACK: Final = re.compile(
+    rb"^(?:Fatal Python error: |(?:Current thread 0x\w+|Stack) \(most recent call first\):)",
+    re.MULTILINE,
+)
+"""How `faulthandler` begins to tell where Python was; the place is first in what follows."""
+
+
+_OUR_FRAMES: Final = tuple(
+    f'  File "{file}' for file in (f"{Path(__file__).parent}/", "<frozen runpy>")
+)
 
 
 def cost_of(body: bytes) -> int:
@@ -161,16 +174,28 @@ class Words:
             return data[:end]
         return data
 
-    def last_lines(self, owner: tuple[int, int]) -> str:
-        """The last that this item printed, on either stream."""
+    def last_lines(self, owner: tuple[int, int]) -> tuple[str, str]:
+        """The last that this item printed, on either stream; and where Python was as it died."""
         if owner != self._owner:
-            return ""
-        text = self._tail.decode("utf-8", "replace")
-        before, fatal, after = text.rpartition(FATAL)
-        if fatal:
-            words = [fatal + line if not at else line for at, line in enumerate(after.splitlines())]
-            return "\n".join(before.splitlines()[-LAST_LINES // 2 :] + words[:LAST_LINES])
-        return "\n".join(text.splitlines()[-LAST_LINES:])
+            return "", ""
+        at = start_of_stack(self._tail)
+        printed, stack = (
+            part.decode("utf-8", "replace").splitlines()
+            for part in (self._tail[:at], self._tail[at:])
+        )
+        theirs = [line for line in stack if not line.startswith(_OUR_FRAMES)]
+        return "\n".join(printed[-LAST_LINES:]), "\n".join(theirs[:LAST_FRAMES])
+
+    def without_stack(self, body: bytes) -> bytes:
+        """What of these bytes, the last that were taken, comes before where Python was."""
+        before = len(self._tail) - len(body)
+        return body[: max(0, start_of_stack(self._tail) - max(0, before))]
+
+
+def start_of_stack(data: bytes) -> int:
+    """Where in what a process printed it begins to tell where Python was; its end if nowhere."""
+    found = _STACK.search(data)
+    return found.start() if found else len(data)
 
 
 def _end_of_whole(data: bytes) -> int:
@@ -217,6 +242,10 @@ class Sayings:
         """Something that a CPU process said of an item; returns whether there was room for it."""
         if kind <= STDERR:
             body = slot.words.take((token, item), kind, body)
+            if slot.ending is not None and slot.ending.token == token:
+                body = slot.words.without_stack(body)  # that is for its exception alone
+                if not body:
+                    return True
         job = slot.jobs.get(token)
         if job is not None and job.client.gone:
             return True

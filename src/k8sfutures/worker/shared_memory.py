@@ -6,10 +6,14 @@ process that has one is gone, so is the memory, whatever has died. It counts as 
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
+import pickle
+import sys
+import weakref
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 _MOST: Final = 1024
 """Pieces in one write; the kernel takes no more (IOV_MAX)."""
@@ -40,12 +44,50 @@ def own_copy(descriptor: int, size: int) -> memoryview:
 
     Nothing is copied but the pages that are written to (a private mapping).
     """
-    return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))
+    return _mapped(descriptor, size, mmap.ACCESS_COPY)
 
 
 def view(descriptor: int, size: int) -> memoryview:
     """A file's bytes, to be read."""
-    return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+    return _mapped(descriptor, size, mmap.ACCESS_READ)
+
+
+if sys.version_info >= (3, 13):
+
+    def _mapped(descriptor: int, size: int, access: int) -> memoryview:
+        return memoryview(mmap.mmap(descriptor, size, access=access, trackfd=False))
+
+else:
+
+    def _mapped(descriptor: int, size: int, access: int) -> memoryview:
+        """Memory that keeps no descriptor: those of `mmap` do, and calls may keep many arrays."""
+        import ctypes
+
+        protection, flags = mmap.PROT_READ, mmap.MAP_SHARED
+        if access == mmap.ACCESS_COPY:
+            protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE
+        library = _library()
+        address = library.mmap(None, size, protection, flags, descriptor, 0)
+        if address == ctypes.c_void_p(-1).value:
+            problem = ctypes.get_errno()
+            raise OSError(problem, f"cannot map {size} bytes: {os.strerror(problem)}")
+        memory = (ctypes.c_ubyte * size).from_address(address)
+        weakref.finalize(memory, library.munmap, address, size).atexit = False
+        whole = pickle.PickleBuffer(memory).raw()  # which makes plain bytes of it
+        return whole if access == mmap.ACCESS_COPY else whole.toreadonly()
+
+    @functools.cache
+    def _library() -> Any:
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        library.mmap.restype = ctypes.c_void_p
+        library.mmap.argtypes = (
+            *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+            ctypes.c_long,
+        )
+        library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        return library
 
 
 def close(descriptors: Iterable[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterable
@@ -16,6 +17,10 @@ logger = logging.getLogger(__name__)
 SHARED: Final = 1024 * 1024
 """Bytes from which on a blob is in shared memory; a smaller one is sent to each process. One
 open file in the agent, and in each CPU process that has the blob."""
+
+
+_LONGEST_FRAME: Final = 16 * 1024 * 1024
+"""Bytes of small blobs in one frame, about; msgpack takes less than 4 GiB."""
 
 
 class Blob:
@@ -35,7 +40,15 @@ class Blob:
         self.size = size
         self.have = 0
         self.data = bytearray()
-        self.descriptor = shared_memory.new(size) if size >= SHARED else None
+        self.descriptor: int | None = None
+        if size >= SHARED:
+            try:
+                self.descriptor = shared_memory.new(size)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                # Each process gets a copy, as it does of what is small.
+                logger.warning("this pod has no more open files for what is bulky: %s", error)
 
     def write(self, start: int, piece: bytes | memoryview) -> None:
         """Put a piece where it belongs."""
@@ -60,20 +73,29 @@ class Store:
         self._complete: dict[str, dict[int, Blob]] = {}
         self._incomplete: dict[str, dict[int, Blob]] = {}
 
-    def frame(self, client: str, blobs: Iterable[int]) -> tuple[tuple[Any, ...], list[int]]:
+    def frames(self, client: str, blobs: Iterable[int]) -> tuple[list[tuple[Any, ...]], list[int]]:
         """How a CPU process gets blobs that are complete.
 
         Returns:
-            A frame of `frames.BLOBS`, and the descriptors that go with it.
+            Frames of `frames.BLOBS`, and the descriptors that go with them, in order.
         """
-        rows, files = [], []
+        rows: list[tuple[int, int, bytes | None]] = []
+        frames: list[tuple[Any, ...]] = [(BLOBS, client, rows)]
+        files: list[int] = []
+        size = 0
         for number in blobs:
             blob = self._complete[client][number]
-            small = bytes(blob.data) if blob.descriptor is None else None
-            rows.append((number, blob.kind, blob.size, small))
             if blob.descriptor is not None:
                 files.append(blob.descriptor)
-        return (BLOBS, client, rows), files
+                rows.append((number, blob.kind, None))
+                continue
+            if size + blob.size > _LONGEST_FRAME:
+                rows = []
+                frames.append((BLOBS, client, rows))
+                size = 0
+            size += blob.size
+            rows.append((number, blob.kind, bytes(blob.data)))
+        return frames, files
 
     def add(self, client: str, chunk: Chunk) -> bool:
         """Take in a chunk; one out of order is dropped, and its blob with it.

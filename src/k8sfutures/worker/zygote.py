@@ -9,7 +9,8 @@ The control socket (SOCK_SEQPACKET, so that each message is one packet):
 
 * to the zygote: ``(pod, node, cpu id)`` with the file descriptors of the data socket, the token
   pipe, and the pipes for stdout and stderr;
-* from it: ``(STARTED, cpu id, pid)`` and ``(ENDED, pid, wait status)``.
+* from it: ``(STARTED, cpu id, pid, 0)``, ``(ENDED, pid, wait status, bytes of memory that it had at
+  its peak)``, ``(STOPPED, pid, signal, 0)`` and ``(CONTINUED, pid, 0, 0)``.
 
 When the agent goes away, so do the zygote and every CPU process.
 """
@@ -29,15 +30,14 @@ from typing import Final
 import msgpack
 
 from ..bulk_memory import get_used_to_bulk
-from ..exceptions import Place
+from ..place import Place
 from . import cpu_process
+from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED
 from .unpacked import pods_folder
-
-STARTED: Final = 0
-ENDED: Final = 1
 
 _PACKET: Final = 4096
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 THREAD_VARIABLES: Final = (
@@ -93,13 +93,15 @@ class Zygote:
         if not packet:
             return False
         place = Place(*msgpack.unpackb(packet))
+        zygote = os.getpid()
         pid = os.fork()
         if pid == 0:
+            _end_with(zygote)
             self._become_cpu_process(place, *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         self._children.add(pid)
-        self._control.send(msgpack.packb((STARTED, place.cpu_id, pid)))
+        self._control.send(msgpack.packb((STARTED, place.cpu_id, pid, 0)))
         return True
 
     def _reap(self) -> None:
@@ -108,14 +110,21 @@ class Zygote:
                 pass
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if pid in self._children:  # else a process that a call has left behind
+            if pid not in self._children:
+                continue  # a process that a call has left behind
+            if os.WIFSTOPPED(status):
+                report = STOPPED, pid, os.WSTOPSIG(status), 0
+            elif os.WIFCONTINUED(status):
+                report = CONTINUED, pid, 0, 0
+            else:
                 self._children.discard(pid)
-                self._control.send(msgpack.packb((ENDED, pid, status)))
+                report = ENDED, pid, status, used.ru_maxrss * 1024
+            self._control.send(msgpack.packb(report))
 
     def _become_cpu_process(
         self, place: Place, data: int, tokens: int, stdout: int, stderr: int
@@ -127,6 +136,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.setpgid(0, 0)  # so that what a call has started can be ended with it
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
@@ -134,8 +144,8 @@ class Zygote:
                 os.dup2(pipe, descriptor)
                 os.close(pipe)
             faulthandler.enable(file=2)  # a crash in native code then has some last words
-            with contextlib.suppress(OSError):  # not a CPU of the pod: see `cpus.choose`
-                os.sched_setaffinity(0, {place.cpu_id})
+            faulthandler.register(END_SIGNAL, file=2, all_threads=False, chain=True)
+            cpu_process.pin(place.cpu_id)
             with socket.socket(fileno=data) as stream:
                 cpu_process.CpuProcess(stream, tokens, place).run()
             status = 0
@@ -156,9 +166,24 @@ def _adopt_orphans() -> None:
 
     In a container that would be the agent's duty, as process 1 (prctl(2)).
     """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _end_with(parent: int) -> None:
+    """Have this process killed when its parent ends, however that comes about (prctl(2)).
+
+    Else what it runs would go on where agent and zygote are killed at once: it is in a process
+    group of its own, which no signal to theirs reaches.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
     import ctypes
 
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def main() -> None:

@@ -1,0 +1,229 @@
+"""What a broker can do to us: nothing is lost, nothing comes twice, and the user is told."""
+
+from __future__ import annotations
+
+import pytest
+from faults import travels, wait_for_end, wait_until, work
+
+from k8sfutures import BrokerRefused, session
+from k8sfutures.address import parse_amqp_url
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+
+
+def square(n):
+    return n * n
+
+
+@pytest.fixture
+def own(rabbitmq, broker):
+    """Executors on a pool of the test's own, at the broker that takes commands."""
+
+    def make(**settings):
+        return rabbitmq.executor(amqp_url=broker.url, **settings)
+
+    return make
+
+
+def safe(broker):
+    """Its URL without the password."""
+    return parse_amqp_url(broker.url).safe
+
+
+def queues(broker, kind):
+    """Names of the queues of clients, or of pods."""
+    listed = broker.control("list_queues", "name", "--no-table-headers").split()
+    return [name for name in listed if f".{kind}-" in name]
+
+
+def delete(broker, queue):
+    """As somebody does in the broker's web pages: it is another's, and goes all the same."""
+    broker.control("delete_queue", queue)
+
+
+# --- connections
+
+
+def test_connections_that_are_reset_lose_nothing(rabbitmq, faulty_proxy, journal, caplog):
+    with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+        assert ex.submit(square, 2).result() == 4
+        pods = rabbitmq.pids()
+        futures = [ex.submit(work, journal.path, str(n), 0.002) for n in range(300)]
+        for at in (50, 150, 250):
+            futures[at].result(30)
+            faulty_proxy.reset()  # the client's, and the pod's
+        assert [future.result(30) for future in futures] == [str(n) for n in range(300)]
+        assert rabbitmq.pids() == pods
+    assert sorted(journal.lines()) == sorted(set(journal.lines())), "no call ran twice"
+    assert len(journal.lines()) == 600
+    assert f"the connection to the broker at {safe(faulty_proxy)} is lost: " in caplog.text
+
+
+def test_a_broker_that_is_away_while_calls_run_gets_their_results_afterwards(
+    rabbitmq, faulty_proxy, journal, caplog
+):
+    with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+        assert ex.submit(square, 2).result() == 4
+        running = ex.submit(work, journal.path, "a", 1)
+        journal.wait_for("start a .*")
+        faulty_proxy.go_away()
+        wait_until(lambda: "trying again" in caplog.text)
+        meanwhile = [ex.submit(square, n) for n in range(100)]
+        journal.wait_for("end a")
+        assert not running.done()
+        faulty_proxy.come_back()
+        assert running.result(30) == "a"
+        assert [future.result(30) for future in meanwhile] == [n * n for n in range(100)]
+    assert len(journal.lines()) == 2, "it ran once"
+    told = [one.getMessage() for one in caplog.records if "trying again" in one.getMessage()]
+    assert len(told) == 1, "once for each time that it is away"
+    assert f"the connection to the broker at {safe(faulty_proxy)} is lost: " in told[0]
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_away_for_longer_than_the_lease_and_than_pods_stay_unused(
+    rabbitmq, faulty_proxy, journal, monkeypatch
+):
+    monkeypatch.setattr(session, "LEASE", 3.0)  # a minute, else; and so does a local pod stay
+    with rabbitmq.executor(amqp_url=faulty_proxy.url, warm_for=3) as ex:
+        assert ex.submit(square, 2).result() == 4
+        pods = rabbitmq.pids()
+        long = ex.submit(work, journal.path, "long", 9)
+        short = ex.submit(work, journal.path, "short", 1)
+        journal.wait_for("start long .*")
+        journal.wait_for("start short .*")
+        faulty_proxy.go_away()
+        journal.wait_for("end long")
+        faulty_proxy.come_back()
+        assert (long.result(30), short.result(30)) == ("long", "short")
+        assert ex.submit(square, 3).result(30) == 9
+        assert rabbitmq.pids() == pods
+    assert len(journal.lines()) == 4, "each ran once"
+
+
+@pytest.mark.slow
+def test_a_broker_that_restarts_without_its_queues_loses_nothing(own, broker, rabbitmq, journal):
+    with own() as ex:
+        assert ex.submit(square, 2).result() == 4
+        pods = rabbitmq.pids()
+        running = ex.submit(work, journal.path, "a", 1)
+        journal.wait_for("start a .*")
+        broker.restart()
+        futures = [ex.submit(square, n) for n in range(100)]
+        assert running.result(60) == "a"
+        assert [future.result(60) for future in futures] == [n * n for n in range(100)]
+        assert rabbitmq.pids() == pods
+    assert len(journal.lines()) == 2, "it ran once"
+
+
+# --- queues
+
+
+@pytest.mark.parametrize("kind", ["client", "pod"])
+def test_a_queue_that_is_deleted_by_hand_is_made_again(own, broker, journal, caplog, kind):
+    with own() as ex:
+        assert ex.submit(square, 2).result() == 4
+        futures = [ex.submit(work, journal.path, str(n), 0.1) for n in range(20)]
+        journal.wait_for("start 3 .*")
+        (queue,) = queues(broker, kind)
+        delete(broker, queue)
+        assert [future.result(30) for future in futures] == [str(n) for n in range(20)]
+        assert ex.submit(square, 3).result(30) == 9
+        wait_until(lambda: queues(broker, kind) == [queue])
+    assert len(journal.lines()) == 40, "each ran once"
+    if kind == "client":
+        assert f"the queue {queue} was deleted at the broker" in caplog.text
+
+
+# --- memory
+
+
+@pytest.fixture
+def alarm(broker):
+    """Sets off and ends the broker's memory alarm."""
+
+    def set_off(on):
+        broker.control("set_vm_memory_high_watermark", *(("absolute", "1") if on else ("0.4",)))
+
+    yield set_off
+    set_off(False)
+
+
+def test_a_broker_without_memory_holds_up_calls_and_says_so(own, alarm, caplog):
+    with own() as ex:
+        assert ex.submit(square, 2).result() == 4
+        alarm(True)
+        futures = [ex.submit(square, n) for n in range(100)]
+        wait_until(lambda: "accepts no messages (low on memory)" in caplog.text)
+        assert not any(future.done() for future in futures)
+        alarm(False)
+        assert [future.result(30) for future in futures] == [n * n for n in range(100)]
+        assert "accepts messages again" in caplog.text
+
+
+@pytest.mark.slow
+def test_an_alarm_that_lasts_longer_than_the_lease_ends_no_call(
+    own, alarm, journal, caplog, monkeypatch
+):
+    monkeypatch.setattr(session, "LEASE", 5.0)  # the pod is told of the alarm after 3 s
+    with own() as ex:
+        assert ex.submit(square, 2).result() == 4
+        running = ex.submit(work, journal.path, "a", 10)
+        journal.wait_for("start a .*")
+        alarm(True)
+        wait_until(lambda: "accepts no messages" in caplog.text)
+        journal.wait_for("end a")
+        alarm(False)
+        assert running.result(30) == "a"
+    assert len(journal.lines()) == 2, "it ran once"
+
+
+@pytest.mark.slow
+def test_a_start_at_a_broker_without_memory_says_what_it_waited_for(own, alarm):
+    alarm(True)
+    with own(startup_timeout=2) as ex:
+        error = ex.submit(square, 2).exception(30)
+    assert "no pod of pool" in str(error)
+    assert "the broker accepts no messages (low on memory)" in str(error)
+    travels(error)
+
+
+# --- credentials
+
+
+@pytest.mark.parametrize(
+    "how", ["password changed", pytest.param("user deleted", marks=pytest.mark.slow)]
+)
+def test_credentials_that_are_revoked_are_an_error_of_every_future(
+    own, broker, rabbitmq, journal, how
+):
+    broker.control("add_user", "somebody", "first")
+    broker.control("set_permissions", "somebody", ".*", ".*", ".*")
+    url = broker.url.replace(f"tests:{broker.password}", "somebody:first")
+    try:
+        with rabbitmq.executor(amqp_url=url) as ex:
+            assert ex.submit(square, 2).result() == 4
+            (pod,) = rabbitmq.pids().values()
+            running = ex.submit(work, journal.path, "a", 60)
+            waiting = [ex.submit(work, journal.path, str(n), 60) for n in range(10)]
+            results = ex.map(work, [journal.path], ["m"], [60])
+            process = int(journal.wait_for(r"start a (\d+)")[1])
+            if how == "user deleted":
+                broker.control("delete_user", "somebody")
+            else:
+                broker.control("change_password", "somebody", "second")
+            broker.control("close_all_connections", "--vhost", "/", "maintenance")
+            for wait in (running.result, *(future.result for future in waiting), results.__next__):
+                with pytest.raises(BrokerRefused) as caught:
+                    wait()
+            with pytest.raises(BrokerRefused, match="check the setting amqp_url"):
+                ex.submit(square, 2)
+        for word in ("'somebody'", parse_amqp_url(url).safe, "amqp_url"):
+            assert word in str(caught.value)
+        assert "first" not in str(caught.value)
+        travels(caught.value)
+        assert wait_for_end(pod), "the pod cannot come back either"
+        assert wait_for_end(process), "and what ran there ends with it"
+    finally:
+        if how != "user deleted":
+            broker.control("delete_user", "somebody")

@@ -1,0 +1,374 @@
+"""What becomes of a client's work when the client is interrupted, killed, suspended, or fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import faults
+import pytest
+from faults import wait_for_end, wait_until, work
+
+import k8sfutures
+from k8sfutures.broker import ensure_local_broker, local_broker_status, stop_local_broker
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+
+
+def square(n):
+    return n * n
+
+
+# --- Ctrl-C
+
+INTERRUPTED = """
+    import os, sys, threading, time
+    from k8sfutures import K8sRabbitExecutor
+
+    def work(journal, n):
+        def note(what):
+            with open(journal, "a") as file:
+                file.write(f"{what} {n}\\n")
+        note("start")
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            note("interrupted")
+            raise
+        note("end")
+
+    def begin(ex):
+        futures = [ex.submit(work, journal, n) for n in range(10)]
+        deadline = time.monotonic() + 30
+        while open(journal).read().count("start") < cpus and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return futures
+
+    def ready():
+        print("ready", flush=True)
+
+    def ready_once_closed(ex):
+        def watch():
+            while not ex._manager.closed:
+                time.sleep(0.01)
+            ready()
+        threading.Thread(target=watch, daemon=True).start()
+
+    pool, journal, where = sys.argv[1:]
+    cpus = len(os.sched_getaffinity(0))
+    ex = K8sRabbitExecutor(pods="local", pool=pool)
+    if where == "result":
+        with ex:
+            futures = begin(ex)
+            ready()
+            futures[0].result()
+    elif where == "map":
+        with ex:
+            begin(ex)
+            ready()
+            list(ex.map(work, [journal] * 10, range(10, 20)))
+    elif where == "the program's own code":
+        with ex:
+            begin(ex)
+            ready()
+            time.sleep(60)
+    elif where == "the end of with":
+        with ex:
+            begin(ex)
+            ready_once_closed(ex)
+    elif where == "result without with":
+        futures = begin(ex)
+        ready()
+        futures[0].result()
+    elif where == "shutdown":
+        begin(ex)
+        ready_once_closed(ex)
+        ex.shutdown()
+    elif where == "the interpreter's exit":
+        begin(ex)
+        ready_once_closed(ex)
+"""
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("result", "map", "the program's own code", "the end of with"),
+        *("result without with", "shutdown", "the interpreter's exit"),
+    ],
+)
+def test_ctrl_c_ends_the_program_and_its_calls(rabbitmq, program, journal, where):
+    running = program(INTERRUPTED, rabbitmq.pool, journal.path, where)
+    running.wait_for("ready")
+    pods = rabbitmq.pids()
+    running.interrupt()
+    code, _, error = running.end()
+    for _ in range(rabbitmq.slots):
+        journal.wait_for("interrupted .*")
+    wait_until(lambda: len(journal.lines()) == 2 * rabbitmq.slots)  # what waited never started
+    told = [line for line in error.splitlines() if line.startswith("Ctrl-C")]
+    assert len(told) == 1
+    numbers = [int(word.rstrip(";")) for word in told[0].split() if word.rstrip(";").isdigit()]
+    # The map may have been let go of before.
+    assert sum(numbers) in ({10, 20} if where == "map" else {10})
+    if where == "the interpreter's exit":
+        assert error.splitlines() == told, "Python cannot raise anything there"
+    else:
+        assert code == -signal.SIGINT
+        assert error.count("Traceback") == 1
+        assert error.rstrip().splitlines()[-1] == "KeyboardInterrupt" or told[0] in error
+    if where not in {"map", "the end of with", "shutdown"}:
+        assert "k8sfutures" not in error.replace(told[0], "")
+    with rabbitmq.executor() as ex:
+        assert ex.submit(square, 3).result(30) == 9
+    assert rabbitmq.pids() == pods, "they stay warm"
+
+
+STUBBORN = """
+    import sys, threading, time
+    from k8sfutures import K8sRabbitExecutor, interrupts
+
+    interrupts.PATIENCE = 600.0
+    stuck = threading.Event()
+
+    def block(_future):
+        print("stuck", flush=True)
+        stuck.wait()
+
+    with K8sRabbitExecutor(pods="local", pool=sys.argv[1]) as ex:
+        ex.submit(pow, 2, 3).add_done_callback(block)
+        future = ex.submit(time.sleep, 3)
+        future.result()
+"""
+
+
+def test_a_second_ctrl_c_gets_out_at_once(rabbitmq, program):
+    """Here a callback of the user's holds up everything."""
+    running = program(STUBBORN, rabbitmq.pool)
+    running.wait_for("stuck")
+    running.interrupt()
+    assert running.process.stderr.readline().startswith("Ctrl-C: ")
+    running.interrupt()
+    code, _, error = running.end()
+    rabbitmq.lose_pod()  # which has not been told, and waits for a client that could come back
+    assert code == -signal.SIGINT
+    assert error.count("Traceback") == 1
+
+
+CAUGHT = """
+    import sys, time
+    from k8sfutures import K8sRabbitExecutor
+    with K8sRabbitExecutor(pods="local", pool=sys.argv[1]) as ex:
+        future = ex.submit(time.sleep, 0.5)
+        try:
+            print("ready", flush=True)
+            future.result()
+        except KeyboardInterrupt:
+            print(future.result(), ex.submit(pow, 2, 3).result())
+"""
+
+
+def test_a_ctrl_c_that_the_program_catches_ends_nothing(rabbitmq, program):
+    running = program(CAUGHT, rabbitmq.pool)
+    running.wait_for("ready")
+    running.interrupt()
+    assert running.end() == (0, "None 8\n", "")
+
+
+STARTING = """
+    import sys
+    from k8sfutures import K8sRabbitExecutor
+    with K8sRabbitExecutor(pods="local", pool=sys.argv[1]) as ex:
+        future = ex.submit(pow, 2, 3)
+        print("ready", flush=True)
+        future.result()
+"""
+
+
+@pytest.mark.parametrize("what", ["the broker", "pods"])
+def test_ctrl_c_in_the_middle_of_a_start_shows_the_programs_own_frames_alone(
+    cache, program, tmp_path, monkeypatch, what
+):
+    if what == "the broker":
+        monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path / "cache"))
+    else:
+        ensure_local_broker()
+    try:
+        running = program(STARTING, "starting")
+        running.wait_for("ready")
+        if what == "the broker":
+            wait_until(local_broker_status)
+        running.interrupt()
+        code, _, error = running.end()
+        assert code == -signal.SIGINT
+        assert error.count("Traceback") == 1
+        traceback = error.partition("Traceback")[2]
+        assert "k8sfutures" not in traceback
+        assert traceback.rstrip().endswith("KeyboardInterrupt")
+    finally:
+        if what == "the broker":
+            stop_local_broker(timeout=1)  # while it starts, it takes its time
+
+
+def test_ctrl_c_ends_the_command_line_with_a_word(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path / "cache"))
+    source = """
+        import sys
+        from k8sfutures.cli import main
+        print("ready", flush=True)
+        sys.exit(main(["broker", "start"]))
+    """
+    try:
+        running = program(source)
+        running.wait_for("ready")
+        wait_until(local_broker_status)
+        running.interrupt()
+        assert running.end() == (130, "", "k8sfutures: interrupted\n")
+    finally:
+        stop_local_broker(timeout=1)  # while it starts, it takes its time
+
+
+# --- a start that fails
+
+FAILING = """
+    import sys
+    from k8sfutures import K8sRabbitExecutor
+    with K8sRabbitExecutor(pods="local", pool=sys.argv[1], startup_timeout=1) as ex:
+        future = ex.submit(pow, 2, 3)
+        future.result()
+"""
+
+
+@pytest.mark.parametrize("what", ["no broker", "wrong password", "no pod", "too few CPUs"])
+def test_a_start_that_fails_is_told_once(rabbitmq, program, tmp_path, monkeypatch, what):
+    url = ensure_local_broker()
+    if what == "no broker":
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        monkeypatch.setenv("K8SFUTURES_AMQP_URL", f"amqp://me:secret@127.0.0.1:{port}/")
+        words = "refused"
+    elif what == "wrong password":
+        user = url.partition("//")[2].partition(":")[0]
+        address = url.rpartition("@")[2]
+        monkeypatch.setenv("K8SFUTURES_AMQP_URL", f"amqp://{user}:secret@{address}")
+        words = "check the setting amqp_url"
+    elif what == "no pod":
+        # The client finds the package where it is installed; what it starts finds this one.
+        (tmp_path / "k8sfutures").mkdir()
+        (tmp_path / "k8sfutures" / "__init__.py").write_text(
+            "import sys\nif 'worker' in ' '.join(sys.orig_argv): raise SystemExit('no good')\n"
+            f"__path__.append({str(Path(k8sfutures.__file__).parent)!r})\n"
+            "from k8sfutures.executor import K8sRabbitExecutor\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        words = "no good"
+    else:
+        monkeypatch.setenv("K8SFUTURES_WORKER_PROCESSES", "1000")
+        words = "worker_processes=1000 is more than"
+    code, _, error = program(FAILING, rabbitmq.pool).end()
+    assert code == 1
+    assert error.count("Traceback") == 1
+    assert error.count(words) == 1 or (words == "refused" and error.count("no broker at") == 1)
+    assert "secret" not in error
+    assert "pika" not in error
+
+
+# --- an exception in the with block
+
+
+def test_after_an_exception_in_the_with_block_calls_are_finished(rabbitmq, journal):
+    with pytest.raises(KeyError), rabbitmq.executor() as ex:
+        futures = [ex.submit(work, journal.path, str(n), 0.05) for n in range(20)]
+        raise KeyError("mine")
+    assert [future.result(0) for future in futures] == [str(n) for n in range(20)]
+    assert len(journal.lines()) == 40
+
+
+# --- a client that is killed, or stopped for longer than its lease
+
+BUSY = """
+    import sys, time
+    from pathlib import Path
+    from faults import work_until
+    from k8sfutures import K8sRabbitExecutor
+    pool, journal, until, count = sys.argv[1:]
+    with K8sRabbitExecutor(pods="local", pool=pool) as ex:
+        futures = [
+            ex.submit(work_until, Path(journal), str(n), Path(until)) for n in range(int(count))
+        ]
+        while not futures[0].running():
+            time.sleep(0.01)
+        print("ready", flush=True)
+        print(*(future.result() for future in futures), flush=True)
+        print(ex.submit(pow, 2, 3).result(), flush=True)
+"""
+
+
+@pytest.fixture
+def with_support(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(faults.__file__).parent), prepend=os.pathsep)
+
+
+@pytest.mark.slow
+def test_pods_drop_the_work_of_a_client_that_is_killed_and_stay_warm(
+    rabbitmq, program, journal, with_support, tmp_path
+):
+    running = program(BUSY, rabbitmq.pool, journal.path, tmp_path / "never", 6)
+    running.wait_for("ready")
+    process = int(journal.wait_for(r"start 0 (\d+)")[1])
+    pods = rabbitmq.pids()
+    os.kill(running.pid, signal.SIGKILL)
+    running.process.wait()
+    assert wait_for_end(process, 40), "nobody waits for this call"
+    with rabbitmq.executor() as ex:
+        assert ex.submit(square, 5).result(30) == 25
+    assert rabbitmq.pids() == pods
+    assert len(journal.lines()) == rabbitmq.slots, "what waited was never started"
+
+
+@pytest.mark.slow
+def test_a_client_that_is_stopped_for_longer_than_its_lease_goes_on_afterwards(
+    rabbitmq, program, faulty_proxy, journal, with_support, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("K8SFUTURES_AMQP_URL", faulty_proxy.url)
+    running = program(BUSY, rabbitmq.pool, journal.path, tmp_path / "now", 6)
+    running.wait_for("ready")
+    process = int(journal.wait_for(r"start 0 (\d+)")[1])
+    os.kill(running.pid, signal.SIGSTOP)
+    faulty_proxy.reset()  # as the broker does when it misses heartbeats
+    assert wait_for_end(process, 40), "its lease has ended"
+    (tmp_path / "now").touch()
+    os.kill(running.pid, signal.SIGCONT)
+    assert running.say() == "0 1 2 3 4 5"
+    assert running.say() == "8"
+    code, _, _ = running.end()
+    assert code == 0
+    starts = [line.split()[1] for line in journal.lines() if line.startswith("start")]
+    assert set(starts) == set("012345")
+
+
+# --- the interpreter's exit
+
+
+def test_what_is_pending_at_the_interpreters_exit_is_finished(rabbitmq, journal, with_support):
+    source = (
+        "import sys\nfrom pathlib import Path\nfrom faults import work\n"
+        "from k8sfutures import K8sRabbitExecutor\n"
+        "ex = K8sRabbitExecutor(pods='local', pool=sys.argv[1])\n"
+        "for n in range(8): ex.submit(work, Path(sys.argv[2]), str(n), 0.05)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, rabbitmq.pool, str(journal.path)],
+        *(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    ends = [line for line in journal.lines() if line.startswith("end")]
+    assert sorted(ends) == [f"end {n}" for n in range(8)]
