@@ -57,6 +57,7 @@ def test_logs_of_pods_that_ended_long_ago_are_removed(tmp_path, pod):
     [
         ("import os; os.kill(os.getpid(), 9)", False),
         ("import os; os.kill(os.getpid(), 15)", False),
+        ("import os; os._exit(os.EX_TEMPFAIL)", False),
         ("import sys; sys.exit(1)", True),
         ("import os; os.abort()", True),
     ],

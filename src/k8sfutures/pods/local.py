@@ -126,8 +126,8 @@ class LocalPods:
                 _children.discard(pid)
                 with contextlib.suppress(ChildProcessError):
                     _, status = os.waitpid(pid, 0)
-            # Who was killed would not end the same way again.
-            failed = status not in {0, signal.SIGKILL, signal.SIGTERM}
+            # One that was killed would not end the same way again.
+            failed = bool(status) and status not in _KILLED
             emit(PodEnded(name, self._story(name, status), failed=failed))
 
     def wake(self) -> None:
@@ -246,6 +246,9 @@ def _how(status: int) -> str:
         return f"was killed by signal {number} ({signal.strsignal(number)})"
     return f"failed with exit code {os.waitstatus_to_exitcode(status)}"
 
+
+_KILLED: Final = {signal.SIGKILL, signal.SIGTERM, os.EX_TEMPFAIL << 8}
+"""Wait statuses of pods that were killed, or whose zygote was (`worker.reports.ZygoteKilled`)."""
 
 _children: Final[set[int]] = set()
 """Pods that this process has started and not yet waited for."""

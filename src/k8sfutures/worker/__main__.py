@@ -18,6 +18,7 @@ from ..link import Endpoint, LinkEvent
 from . import configuration
 from .agent import Agent
 from .processes import ZygoteHandle
+from .reports import ZygoteKilled
 
 logger = logging.getLogger("k8sfutures.worker")
 
@@ -61,6 +62,8 @@ def main() -> None:
         agent.run()
     except ExecutorBroken as error:  # it is in the log, and a traceback says nothing more
         sys.exit(f"k8sfutures.worker: {error}")
+    except ZygoteKilled:
+        sys.exit(os.EX_TEMPFAIL)
     logger.info("pod %s ended", config.name)
 
 

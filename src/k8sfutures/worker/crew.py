@@ -162,7 +162,7 @@ class Crew:
         if report is None:
             for channels in self._channels.values():
                 channels.kill(SIGKILL)
-            self._fail(RuntimeError("the zygote of the CPU processes has died"))
+            self._fail(self._zygote.how_it_died())
             return
         kind, first, second, third = report
         if kind == STARTED:

@@ -19,7 +19,7 @@ from ..messages import CRASHED
 from ..place import Place
 from .frames import TOKEN_SIZE
 from .pipes import OutputPipes
-from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED, ZYGOTE
+from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED, ZYGOTE, ZygoteKilled
 from .shared_memory import Shared
 
 __all__ = [
@@ -258,7 +258,8 @@ class ZygoteHandle:
     def spawn(self, channels: Channels) -> None:
         """Ask for a CPU process at the other end of `channels`."""
         packet = msgpack.packb(channels.place)
-        socket.send_fds(self.control, [packet], channels.hand_over())
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `read` tells of it
+            socket.send_fds(self.control, [packet], channels.hand_over())
         channels.handed_over()
 
     def read(self) -> tuple[int, int, int, int] | None:
@@ -271,6 +272,16 @@ class ZygoteHandle:
             return None
         kind, first, second, third = msgpack.unpackb(packet)
         return kind, first, second, third
+
+    def how_it_died(self) -> RuntimeError:
+        """What has become of it, once it has closed its end; waits for that."""
+        try:
+            code = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            return RuntimeError("the zygote of the CPU processes listens no more")
+        if code < 0:
+            return ZygoteKilled(f"signal {-code} has ended the zygote of the CPU processes")
+        return RuntimeError(f"the zygote of the CPU processes ended with exit code {code}")
 
     def close(self) -> None:
         """End the zygote and, through it, every CPU process; wait until they are gone."""

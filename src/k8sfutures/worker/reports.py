@@ -11,6 +11,11 @@ from typing import Final
 ZYGOTE: Final = f"{__package__}.zygote"
 """The module that is run."""
 
+
+class ZygoteKilled(RuntimeError):
+    """Somebody has killed the zygote, and so its CPU processes: another pod would go on."""
+
+
 STARTED: Final = 0
 ENDED: Final = 1
 STOPPED: Final = 2

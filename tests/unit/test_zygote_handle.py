@@ -1,0 +1,42 @@
+"""The zygote as its agent sees it, when somebody has killed it: a real one."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+import pytest
+
+from k8sfutures.place import Place
+from k8sfutures.worker.processes import Channels, ZygoteHandle
+from k8sfutures.worker.reports import ZygoteKilled
+
+
+@pytest.fixture
+def zygote():
+    handle = ZygoteHandle()
+    yield handle
+    handle.close()
+
+
+def test_one_that_was_killed_as_it_started(zygote):
+    os.kill(zygote._process.pid, signal.SIGKILL)
+    zygote._process.wait(10)
+    channels = Channels(Place("pod", "node", 0))
+    zygote.spawn(channels)
+    channels.close()
+    select.select([zygote.control], [], [], 10)
+    assert zygote.read() is None
+    died = zygote.how_it_died()
+    assert isinstance(died, ZygoteKilled)
+    assert str(died) == "signal 9 has ended the zygote of the CPU processes"
+
+
+def test_one_that_ended_by_itself(zygote):
+    zygote.control.shutdown(1)  # as if the agent were gone
+    select.select([zygote.control], [], [], 10)
+    assert zygote.read() is None
+    died = zygote.how_it_died()
+    assert not isinstance(died, ZygoteKilled)
+    assert str(died) == "the zygote of the CPU processes ended with exit code 0"
