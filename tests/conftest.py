@@ -167,6 +167,13 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def one_machine(cluster: Cluster) -> None:
+    """For tests whose calls share files, or know each other's process ids."""
+    if isinstance(cluster, OnKubernetes):
+        pytest.skip("pods on Kubernetes have files and process ids of their own")
+
+
+@pytest.fixture
 def rabbitmq(cache: Path, request: pytest.FixtureRequest) -> Iterator[OnRabbitMQ]:
     """A pool of the test's own on the real broker."""
     where = OnRabbitMQ(cache, f"test-{abs(hash(request.node.nodeid)):x}"[:40])

@@ -163,8 +163,8 @@ def linger_until(path, times):
 
 
 @pytest.fixture
-def path():
-    """A file that all pods of these tests see, those of a cluster with one node apart."""
+def path(one_machine):
+    """A file that all pods see."""
     file = Path(f"/tmp/k8sfutures-test-{os.getpid()}-{time.monotonic_ns()}")
     yield file
     file.unlink(missing_ok=True)
