@@ -254,6 +254,22 @@ def test_what_the_client_does_not_want_is_not_even_formatted(make_executor, capl
         assert ex.submit(count_formatted).result() == (1, True)
 
 
+def log_plainly():
+    logging.warning("by function")  # noqa: LOG015
+    logging.getLogger("app").warning("by logger")
+
+
+def test_logging_without_a_logger_sets_nothing_up(make_executor, capfd, caplog):
+    """`logging.warning` does, where the root has no handler; the client's has."""
+    with make_executor(max_workers=1) as ex:
+        ex.submit(log_plainly).result()
+        ex.submit(log_plainly).result()
+    said = [(one.name, one.message.split(" | ")[-1]) for one in caplog.records]
+    wanted = [("root", "by function"), ("app", "by logger")]
+    assert [one for one in said if one in wanted] == 2 * wanted
+    assert capfd.readouterr() == ("", "")
+
+
 def log_with_handler():
     logging.basicConfig(format="their format: %(message)s", level=logging.INFO)
     try:

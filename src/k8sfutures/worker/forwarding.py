@@ -2,12 +2,15 @@
 
 A record goes to the client after the handlers that the call itself may have set up. No handler of
 ours is in any logger's list: `logging.basicConfig` in a call works as it does in a fresh process.
+Only `logging.warning` and the like do not call it by themselves, as they do where the root has no
+handler: the client has its own.
 Where such a handler writes to the call's own stdout or stderr, the record reaches the client as
 that text, and not a second time.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import warnings
@@ -54,6 +57,16 @@ class Forwarder:
                 self._forward(logger, record)
 
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign, assignment]
+        configure = logging.basicConfig
+
+        @functools.wraps(configure)
+        def basic_config(**options: Any) -> None:
+            caller = sys._getframe(1)  # noqa: SLF001 - which costs nothing, unlike `inspect`
+            implied = not options and caller.f_globals is vars(logging)
+            if not (implied and self._on):
+                configure(**options)
+
+        logging.basicConfig = basic_config
 
     def enter(self, wants: bytes | None, setup: Setup | None) -> None:
         """A client's call is next: report what it wants to hear.
