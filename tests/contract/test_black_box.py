@@ -222,6 +222,7 @@ def processes():
     return set(map(int, Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()))
 
 
+@pytest.mark.usefixtures("one_machine")
 def test_one_that_is_kept_ready_and_is_stopped_is_replaced(make_executor):
     ex = make_executor(max_workers=2)
     both = until_two_have_calls(ex)
