@@ -183,11 +183,12 @@ def cold(pool: str) -> Json:
     from k8sfutures import K8sRabbitExecutor
 
     imported = time.perf_counter()
+    from k8sfutures.demand import Demand
     from k8sfutures.session import Session
 
     stamps = Stamps()
     stamps.wrap(Session, "up", BROKER)
-    stamps.wrap(Session, "nobody", NOBODY)
+    stamps.wrap(Demand, "nobody", NOBODY)
     by_the_calendar = time.time()
     constructor = time.perf_counter()
     with K8sRabbitExecutor(pods="kubernetes", pool=pool, warm_for=WARM_FOR) as executor:
