@@ -72,10 +72,10 @@ def main() -> None:
     address = parse_amqp_url(url)
     relay = Relay((address.host, address.port), arguments.relay_host)
     login, _, rest = url.rpartition("@")
-    path = rest.partition("/")[2]
+    _, slash, path = rest.partition("/")
     ours = K8sRabbitExecutor(
         pods=arguments.pods,
-        amqp_url=f"{login}@{arguments.relay_host}:{relay.port}/{path}",
+        amqp_url=f"{login}@{arguments.relay_host}:{relay.port}{slash}{path}",
         worker_processes=1 if arguments.pods == "local" else None,
         pool=f"data-path-{os.getpid()}",
         warm_for=10,

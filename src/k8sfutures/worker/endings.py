@@ -133,10 +133,10 @@ class Endings:
         return False
 
 
-def _runs(slot: Slot, one: Begun | Ending | None) -> bool:
-    """Whether an item has no outcome yet, and all before it of its job have theirs."""
-    job = None if one is None else slot.jobs.get(one.token)
-    return one is not None and job is not None and job.next == one.item
+def _runs(slot: Slot, begun: Begun | None) -> bool:
+    """Whether an item that had begun has no outcome yet."""
+    job = None if begun is None else slot.jobs.get(begun.token)
+    return begun is not None and job is not None and job.next == begun.item
 
 
 def _doom(slot: Slot, ending: Ending) -> list[Instruction]:
