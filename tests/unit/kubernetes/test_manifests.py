@@ -17,7 +17,6 @@ from k8sfutures.config import Settings
 from k8sfutures.errors import ClusterError, SettingValueError
 from k8sfutures.image import default_image
 from k8sfutures.messages import Versions
-from k8sfutures.pods.kubernetes.api import fields_of
 from k8sfutures.pods.kubernetes.fields import CONTAINER as CONTAINER_FIELDS
 from k8sfutures.pods.kubernetes.fields import METADATA, SPEC, check_fields
 from k8sfutures.pods.kubernetes.jobs import Access, Jobs, has_ended
@@ -32,6 +31,7 @@ from k8sfutures.pods.kubernetes.labels import (
     labels,
     selector_of,
 )
+from k8sfutures.pods.kubernetes.library import fields_of
 from k8sfutures.pods.kubernetes.manifests import (
     BROKER_FILE,
     BROKER_FOLDER,

@@ -10,10 +10,10 @@ from ...config import Settings
 from ...errors import SettingValueError
 from ...image import default_image
 from ...messages import Versions
-from .api import fields_of
 from .capacity import millicores, quantity, requests
 from .fields import check_fields
 from .labels import CONTAINER
+from .library import fields_of
 from .manifests import PodSpec
 from .placement import Size
 
