@@ -128,7 +128,7 @@ class LocalWorld(World):
         pods = {
             pid: words for pid, words in self.leftovers().items() if "k8sfutures.worker" in words
         }
-        agents = [pid for pid, words in pods.items() if "k8sfutures.worker.zygote" not in words]
+        agents = set(pods).difference(*map(_children, pods))
         for pid in agents:
             self.signal(pid, signal.SIGCONT)
             self.signal(pid, signal.SIGTERM)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from .values import dataclass
 
 _DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671}
 

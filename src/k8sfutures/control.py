@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Final
 
 from .blobs import Blobs
@@ -15,6 +14,7 @@ from .link import ClientLink, LinkEvent
 from .maps import Map
 from .pods import Credentials, PodSource
 from .scheduler_events import Cancelled
+from .values import dataclass
 
 ANSWER: Final = 1.0
 """Seconds to wait for an answer before looking whether there is anyone to give it."""

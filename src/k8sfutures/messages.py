@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 import cloudpickle
+
+from .values import dataclass
 
 PROTOCOL: Final = 5
 """Version of this module and of `codec`; pods and clients of different versions do not talk."""

@@ -28,10 +28,11 @@ import threading
 import types
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from .living import IdentityMap, Living
+from .values import dataclass
 
 
 def new_id() -> str:

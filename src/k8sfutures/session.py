@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from . import scheduler_events as core
@@ -48,6 +48,7 @@ from .output import Heard
 from .pods import CpusHeld, Credentials, PodEnded, StartupNews
 from .records import packed_filters, reporting
 from .scheduler import Scheduler
+from .values import dataclass
 
 logger = logging.getLogger(__name__)
 

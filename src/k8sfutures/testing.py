@@ -32,6 +32,7 @@ from .link import ClientLink, LinkDown, LinkEvent, LinkUp, NobodyThere, Received
 from .pods import Credentials, Need, PodEnded, PodEvent
 from .worker.agent import Agent
 from .worker.configuration import AgentConfig
+from .worker.parentage import execute_zygote
 from .worker.processes import ZygoteHandle
 
 __all__ = ["MemoryCluster"]
@@ -166,7 +167,7 @@ class _MemoryPod:
         self.loop = new_loop()
         self.agent = Agent(
             config,
-            ZygoteHandle(),
+            ZygoteHandle(*execute_zygote()),
             self.loop,
             lambda emit: _MemoryEndpoint(switchboard, self.name, self.loop, emit),
         )

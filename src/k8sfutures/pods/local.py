@@ -24,7 +24,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +34,7 @@ from ..config import Settings
 from ..errors import PodsUnavailable
 from ..machine import cache_folder, start_time
 from ..tls import tls_of
+from ..values import dataclass
 from . import Credentials, Need, PodEnded, PodEvent
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from ..messages import (
@@ -19,6 +19,7 @@ from ..messages import (
     Renew,
     Results,
 )
+from ..values import dataclass
 from .endings import Begun, Ending
 from .frames import REPORTING, TIMED
 from .kept import Kept

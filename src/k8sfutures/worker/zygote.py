@@ -1,9 +1,10 @@
 """The clean parent of the CPU processes: single-threaded, with everything preloaded.
 
 ``fork`` in a process that has threads, sockets and half-read messages is a trap, and a new
-interpreter for each process takes 100 ms. So the agent starts this one small program before it
-does anything else; it imports what calls need, and forks a CPU process whenever it is asked
-to. It is also their parent in the sense of ``wait``: it tells the agent how each one ended.
+interpreter for each process takes 100 ms. So the agent comes to this one small process before it
+does anything else (see `parentage`); it has imported what calls need, and forks a CPU process
+whenever it is asked to. It is also their parent in the sense of ``wait``: it tells the agent how
+each one ended.
 
 The control socket (SOCK_SEQPACKET, so that each message is one packet):
 
@@ -186,12 +187,18 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def main() -> None:
-    """Run the zygote on the control socket whose file descriptor is the only argument."""
-    # Imported now, so that no CPU process has to.
+def preload() -> None:
+    """Import what calls need, so that no CPU process has to."""
     import cloudpickle  # noqa: F401
     import tblib.pickling_support  # noqa: F401
 
+
+def serve(control: socket.socket) -> None:
+    """Be the zygote until the agent is gone.
+
+    Args:
+        control: the socket to the agent; closed at the end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
@@ -201,8 +208,14 @@ def main() -> None:
     # A collection writes to each object that it looks at, and so to memory that is shared so far.
     gc.collect()
     gc.freeze()
-    with socket.socket(fileno=int(sys.argv[1])) as control:
+    with control:
         Zygote(control).run()
+
+
+def main() -> None:
+    """Run the zygote on the control socket whose file descriptor is the only argument."""
+    preload()
+    serve(socket.socket(fileno=int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ...errors import ClusterError
 from ...tls import Tls
+from ...values import dataclass
 from .api import KubeApi
 from .labels import POOL, SELECTOR, access_mark, digest, selector_of
 from .manifests import PodSpec, broker_secret, job, registry_secret

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from ...tls import Tls
+from ...values import dataclass
 from .labels import (
     ACCESS,
     BROKER_VOLUME,
