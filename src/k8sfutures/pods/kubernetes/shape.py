@@ -8,7 +8,7 @@ from typing import Any
 from ...address import parse_amqp_url
 from ...config import Settings
 from ...errors import SettingValueError
-from ...image import default_image
+from ...image_name import default_image
 from ...messages import Versions
 from .capacity import millicores, quantity, requests
 from .fields import check_fields
