@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from k8sfutures import K8sRabbitExecutor
-from k8sfutures.codec import derive_key
 from k8sfutures.client_surroundings import surroundings_for
+from k8sfutures.codec import derive_key
 from k8sfutures.config import Settings
 from k8sfutures.pods.kubernetes.source import KubernetesPods
 from k8sfutures.testing import _MemoryLink, _MemoryPod, _Switchboard
