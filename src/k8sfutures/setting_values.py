@@ -14,6 +14,9 @@ _QUANTITY: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(m|k|[KMGTPE]i|[MGTPE]|[eE]
 LONGEST_VARIABLE: Final = 128 * 1024 - 2
 """Bytes of a variable's name and value: with more, Linux would start no program."""
 
+MOST_OF_VARIABLES: Final = 1024 * 1024
+"""Bytes of all of them: half of what Linux gives a program by default."""
+
 
 def is_text(text: str) -> bool:
     """Whether it is a text that begins and ends in something that one sees."""
@@ -42,6 +45,7 @@ def are_variables(variables: Mapping[object, object]) -> bool:
     Raises:
         ValueError: one cannot; it is named, and its value is not shown.
     """
+    total = 0
     for name, value in variables.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise ValueError(f"{name!r} is no name of a variable")
@@ -57,4 +61,7 @@ def are_variables(variables: Mapping[object, object]) -> bool:
             raise ValueError(f"{name!r} or its value cannot be encoded")
         if size > LONGEST_VARIABLE:
             raise ValueError(f"{name!r} has {size:,} bytes, more than {LONGEST_VARIABLE:,}")
+        total += size
+    if total > MOST_OF_VARIABLES:
+        raise ValueError(f"they have {total:,} bytes together, more than {MOST_OF_VARIABLES:,}")
     return True

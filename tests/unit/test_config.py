@@ -162,7 +162,10 @@ WRONG_VALUES = {
     "flush_window": [-0.001, math.nan, -math.inf],
     "output": ["", "Marked", "none"],
     "ship": [["no_such_module"], [""], [1], ["./missing"], ["json"], ["msgpack"]],
-    "environment": [{"A": 1}, {1: "x"}, {"": "x"}, {"A=B": "x"}, {"A": "\0"}, {"A": "x" * 131_072}],
+    "environment": [
+        *({"A": 1}, {1: "x"}, {"": "x"}, {"A=B": "x"}, {"A": "\0"}, {"A": "x" * 131_072}),
+        {f"A{number}": "x" * 100_000 for number in range(11)},
+    ],
 }
 WRONG_TYPES = {
     **{name: [1, b"x", ["x"]] for name in ["amqp_url", "pod_amqp_url", "pods", "pool", "image"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def test_what_pods_on_this_machine_get(monkeypatch, tmp_path):
     assert got.own[b"MODE"] == b"fast"
     assert got.own[b"K8SFUTURES_RETRIES"] == b"2"
     assert b"hunter2" not in got.own.values()
+
+
+def test_a_variable_without_a_name_is_left_out(monkeypatch):
+    monkeypatch.setitem(os.environ._data, b"", b"x")
+    own = seen("local").own
+    assert own is not None
+    assert b"" not in own
 
 
 def test_pods_elsewhere_get_what_is_named(monkeypatch):
