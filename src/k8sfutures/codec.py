@@ -50,6 +50,7 @@ from .messages import (
     Detach,
     Goodbye,
     Group,
+    Held,
     Hello,
     InitializerRaised,
     Message,
@@ -145,6 +146,10 @@ def _versions(value: object) -> bool:
     return type(value) is tuple and tuple(map(type, value)) == (str, int, str)
 
 
+def _within(value: object) -> bool:
+    return value is None or (type(value) is tuple and tuple(map(type, value)) == (str, int))
+
+
 def _texts(value: object) -> bool:
     return isinstance(value, dict) and all(
         type(key) is str and type(text) is str for key, text in value.items()
@@ -154,7 +159,7 @@ def _texts(value: object) -> bool:
 _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Attach: (
         *(_versions, _int, _is(float, int), _is(bytes, _NONE), _is(int, _NONE)),
-        _is(bytes, _NONE),
+        *(_is(bytes, _NONE), _is(bytes, _NONE), _within),
     ),
     Group: (_int, _functions, _ints, _shares, _needs, _limits),
     Renew: (_int, _int, _ints, _is(bytes, _NONE)),
@@ -173,6 +178,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Yield: (_str,),
     Credit: (_int,),
     Cancel: (_ints,),
+    Held: (),
 }
 _KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {

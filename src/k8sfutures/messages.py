@@ -14,7 +14,7 @@ import cloudpickle
 
 from .values import dataclass
 
-PROTOCOL: Final = 5
+PROTOCOL: Final = 6
 """Version of this module and of `codec`; pods and clients of different versions do not talk."""
 
 CHUNK_SIZE: Final = 1024 * 1024
@@ -108,6 +108,9 @@ class Attach:
         max_tasks_per_child: calls after which a CPU process is replaced, or None.
         reporting: what the client wants to hear of what its calls log (see `records`), or None
             where it wants to hear nothing that they say.
+        surroundings: what its calls are to see of its process (see `surroundings`), or None. Not
+            in the `repr`, as it may have secrets.
+        within: where the call runs that has made this client: pod and CPU id; None elsewhere.
     """
 
     kind: ClassVar[int] = 1
@@ -117,6 +120,8 @@ class Attach:
     initializer: bytes | None
     max_tasks_per_child: int | None
     reporting: bytes | None = None
+    surroundings: bytes | None = dataclasses.field(default=None, repr=False)
+    within: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +323,17 @@ class Cancel:
     calls: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Pod to a client that was made in a call: calls of yours wait here, and none runs.
+
+    For each of the pod's CPUs is held by a call that has made a client of its own on this pool.
+    Said every second for as long as that is so.
+    """
+
+    kind: ClassVar[int] = 16
+
+
 Message = (
     Attach
     | Group
@@ -334,4 +350,5 @@ Message = (
     | Yield
     | Credit
     | Cancel
+    | Held
 )

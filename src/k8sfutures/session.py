@@ -32,6 +32,7 @@ from .messages import (
     Detach,
     Goodbye,
     Group,
+    Held,
     Hello,
     InitializerRaised,
     Message,
@@ -43,6 +44,7 @@ from .messages import (
     Versions,
     Yield,
 )
+from .nesting import Nesting
 from .outcomes import initializer_failure
 from .output import Heard
 from .pods import CpusHeld, Credentials, PodEnded, StartupNews
@@ -111,8 +113,7 @@ class Session:
     ) -> None:
         self._plan = plan
         self._scheduler = scheduler
-        self._demand = demand
-        self._losses = losses
+        self._demand, self._losses = demand, losses
         self._blobs = blobs
         self._cargo = Cargo(blobs, plan.initializer)
         self._versions = Versions.ours()
@@ -124,7 +125,7 @@ class Session:
         self._address = ""
         self._quiet_until = NEVER
         self._filters = packed_filters()  # those of the thread that made the executor
-        self._drops = Drops()
+        self._drops, self._nesting = Drops(), Nesting(plan.within, plan.pool)
         self.news = ""
         """How far the pods have come that are starting."""
         self.renew_at = NEVER
@@ -294,6 +295,7 @@ class Session:
             self._cargo.initializer,
             plan.max_tasks_per_child,
             self._reporting(),
+            *(plan.surroundings, self._nesting.within),
         )
 
     # --- what pods say
@@ -317,12 +319,8 @@ class Session:
         match message:
             case Results():
                 yield from self._results(sender, message, len(body))
-            case Chunk():
-                self._chunk(sender, message)
-            case Credit():
-                if sender in self._pods:
-                    self._pods[sender].freight.credit(message.size)
-                    self._pump(sender)
+            case Chunk() | Credit() | Held():
+                self._of_pod(sender, message)
             case Hello():
                 yield from self._hello(sender, message)
             case Returned():
@@ -356,12 +354,20 @@ class Session:
         if pod.arrivals.must_confirm() or self._scheduler.is_draining(name):
             self._confirm(name)
 
-    def _chunk(self, name: str, message: Chunk) -> None:
+    def _of_pod(self, name: str, message: Chunk | Credit | Held) -> None:
         pod = self._pods.get(name)
-        if pod is not None:
-            told = pod.arrivals.chunk(message)
-            if told:
-                self.send(name, Credit(told))
+        if pod is None:
+            return
+        match message:
+            case Chunk():
+                if told := pod.arrivals.chunk(message):
+                    self.send(name, Credit(told))
+            case Credit():
+                pod.freight.credit(message.size)
+                self._pump(name)
+            case Held():
+                waiting = [one for one in self._pods if self._scheduler.in_flight(one)]
+                self._nesting.held(name, waiting, time.monotonic())
 
     def _confirm(self, name: str) -> None:
         """Tell a pod at once, and not in a second, that we have what it sent."""

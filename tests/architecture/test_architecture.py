@@ -21,7 +21,7 @@ PURE_CORE = (
     *("attempts", "crashes", "options", "worker.endings"),
     "scheduler_records",
     *("worker.assignment", "worker.dispatch", "worker.frames", "worker.instructions"),
-    *("worker.invariants", "worker.ledger", "worker.needs", "worker.said"),
+    *("worker.invariants", "worker.ledger", "worker.needs", "worker.nested", "worker.said"),
     *("demand", "losses"),
     *(f"pods.kubernetes.{name}" for name in ("capacity", "labels", "manifests", "placement")),
     *(f"pods.kubernetes.{name}" for name in ("room", "roster", "stories")),

@@ -26,6 +26,7 @@ from k8sfutures.messages import (
     Detach,
     Goodbye,
     Group,
+    Held,
     Hello,
     InitializerRaised,
     Printed,
@@ -52,7 +53,8 @@ MESSAGES = {
     Attach: st.builds(
         Attach,
         *(versions, ints, st.floats(0, 1e9) | ints),
-        *(bodies | st.none(), ints | st.none(), bodies | st.none()),
+        *(bodies | st.none(), ints | st.none(), bodies | st.none(), bodies | st.none()),
+        st.tuples(texts, ints) | st.none(),
     ),
     Group: st.builds(
         Group,
@@ -92,6 +94,7 @@ MESSAGES = {
     Yield: st.builds(Yield, texts),
     Credit: st.builds(Credit, ints),
     Cancel: st.builds(Cancel, st.lists(ints)),
+    Held: st.builds(Held),
     Printed: st.builds(
         Printed, st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3)
     ),

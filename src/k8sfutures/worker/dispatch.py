@@ -24,6 +24,7 @@ from ..messages import (
     Call,
     Cancel,
     Group,
+    Held,
     Hello,
     InitializerRaised,
     Message,
@@ -43,6 +44,7 @@ from .frames import (
 from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
+from .nested import Nested
 from .said import Sayings
 from .shared_memory import Shared
 
@@ -54,10 +56,12 @@ class Dispatcher(Assignment):
 
     Args:
         cpu_ids: one CPU process each.
+        pod: the name of this pod.
     """
 
-    def __init__(self, cpu_ids: list[int]) -> None:
+    def __init__(self, cpu_ids: list[int], pod: str = "") -> None:
         super().__init__(cpu_ids)
+        self._nested = Nested(pod, self._slots, self._clients)
         self._draining = False
         self.said = Sayings(self._slots)
         self.endings = Endings(self._slots)
@@ -229,10 +233,12 @@ class Dispatcher(Assignment):
         self._feed()
 
     def tick(self, now: float) -> None:
-        """Drop the clients whose lease has run out."""
+        """Drop the clients whose lease has run out; tell those that cannot go on."""
         for client in list(self._clients.values()):
             if client.deadline < now:
                 self.drop(client.name, SIGKILL)
+        for name in self._nested.held(now):
+            self._send(name, Held())
 
     def postpone(self, seconds: float) -> None:
         """Leases do not run while the broker is away: nobody could have renewed them."""

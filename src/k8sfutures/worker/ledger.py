@@ -66,9 +66,12 @@ class Client:
         self.max_tasks = attach.max_tasks_per_child
         self.lease = attach.lease
         self.reporting = attach.reporting
+        self.surroundings = attach.surroundings
+        self.within = attach.within
         self.deadline = 0.0
         self.limit = 0
         self.group = 0
+        self._waits_since: float | None = None
         self.gone = False
         self.failed = False  # its initializer raised
         self.failure: Message | None = None  # what it is told of that
@@ -95,6 +98,15 @@ class Client:
     def may_start(self) -> bool:
         """Whether a call of it waits that may run now."""
         return bool(self.queue) and len(self.slots) < self.limit and not self.kept.is_full
+
+    def waited(self, now: float) -> float:
+        """Seconds for which calls of it have waited and none has run, as seen at this look."""
+        if self.slots or not self.queue:
+            self._waits_since = None
+            return 0.0
+        if self._waits_since is None:
+            self._waits_since = now
+        return now - self._waits_since
 
     def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:
         """An item has an outcome."""

@@ -34,23 +34,13 @@ from ..bulk_memory import get_used_to_bulk
 from ..place import Place
 from . import cpu_process
 from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED
+from .surroundings import THREAD_VARIABLES
 from .unpacked import pods_folder
 
 _PACKET: Final = 4096
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
-
-THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-"""Set to 1 for the CPU processes unless the pod's environment says otherwise: each is pinned to
-one CPU, and a library that starts a thread for each CPU of the node would only trip over itself."""
 
 
 class Zygote:
