@@ -169,7 +169,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Returned: (_ints, _is(bool)),
     InitializerRaised: (_int, _bytes),
     Goodbye: (_str,),
-    Printed: (_rows((int, int, int, int, bytes)),),
+    Printed: (_int, _rows((int, int, int, int, bytes))),
     Yield: (_str,),
     Credit: (_int,),
     Cancel: (_ints,),
@@ -188,7 +188,7 @@ _TO_LIST: Final[dict[type[Any], tuple[int, ...]]] = {
     Hello: (3, 7, 11),
     Results: (1,),
     Returned: (0,),
-    Printed: (0,),
+    Printed: (1,),
 }
 
 

@@ -43,6 +43,7 @@ from .messages import (
     Versions,
     Yield,
 )
+from .outages import Outages
 from .outcomes import initializer_failure
 from .output import Heard
 from .pods import CpusHeld, Credentials, PodEnded, StartupNews
@@ -64,10 +65,6 @@ RETURN: Final = 15.0
 
 GRACE: Final = 3.0
 """Seconds that a pod whose queue is gone has to come back, if only its connection was lost."""
-
-QUIET: Final = 5.0
-"""Seconds that a first connection may take before the user is told that we wait. Should it fail in
-the end, the exception says why; to say the same here would be to say it twice."""
 
 NEVER: Final = float("inf")
 
@@ -118,10 +115,7 @@ class Session:
         self._codec: Codec | None = None
         self._link: ClientLink | None = None
         self._pods: dict[str, _Pod] = {}
-        self._down: ExecutorBroken | None = None
-        self._blocked: str | None = None  # why the broker takes no messages
-        self._address = ""
-        self._quiet_until = NEVER
+        self._outages = Outages(plan.startup_timeout)
         self._filters = packed_filters()  # those of the thread that made the executor
         self._drops = Drops()
         self.news = ""
@@ -143,8 +137,9 @@ class Session:
         self._codec = Codec(found.key, self._plan.name, time.time_ns())
         self._link = self._plan.connect(found, self._plan.pool, self._plan.name, emit)
         self._link.start()
-        self._address, self._quiet_until = found.address, time.monotonic() + QUIET
-        self.renew_at = time.monotonic() + RENEW_EVERY
+        now = time.monotonic()
+        self._outages.connecting(found.address, now)
+        self.renew_at = now + RENEW_EVERY
 
     def up(self, now: float) -> None:
         """The broker is there, or there again: ask every pod what it holds of ours."""
@@ -152,25 +147,13 @@ class Session:
             # Until it says hello again. Pods lost the broker when we did, and some back off.
             pod.missing_since, pod.grace = now, RETURN
             pod.begin_anew()
-        self._down = self._blocked = None
-        self._address, self._quiet_until = "", now
+        self._outages.up(now)
         self._demand.called(now)
         self._broadcast(self._attach(), urgent=True)
 
     def down(self, error: ExecutorBroken) -> bool:
         """The broker is gone, or not there yet; True when that is new."""
-        new, self._down = self._down is None, error
-        if time.monotonic() >= self._quiet_until:
-            self._quiet_until = NEVER
-            if self._address:
-                timeout = self._plan.startup_timeout
-                logger.warning(
-                    "waiting for the broker at %s, for at most startup_timeout=%g s",
-                    *(self._address, timeout),
-                )
-            else:
-                logger.warning("%s (trying again)", error)
-        return new
+        return self._outages.down(error, time.monotonic())
 
     def noticed(self, event: LinkEvent, now: float) -> None:
         """Something is as it should not be at the broker, or is so no more."""
@@ -183,9 +166,9 @@ class Session:
                 if pod is not None and pod.missing_since is None:
                     pod.missing_since, pod.grace = now, GRACE
             case LinkBlocked():
-                self._blocked = event.reason  # neither do pods hear us, nor we them
+                self._outages.blocked = event.reason  # neither do pods hear us, nor we them
             case LinkFree():
-                self._blocked = None
+                self._outages.blocked = None
                 for pod in self._pods.values():
                     if pod.missing_since is not None:
                         pod.missing_since = now  # it has the whole time to come back
@@ -198,7 +181,7 @@ class Session:
             self.send(pod.name, self._renew(pod, pod.freight.release(gone)))
             if (
                 pod.missing_since is not None
-                and self._blocked is None
+                and self._outages.blocked is None
                 and now - pod.missing_since > pod.grace
             ):
                 yield from self._gone(
@@ -209,10 +192,11 @@ class Session:
 
     def nothing_there(self) -> ExecutorBroken:
         """Why no pod is there, as far as is known."""
-        if self._down is not None:
-            return self._down
+        if self._outages.error is not None:
+            return self._outages.error
         hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
-        hint += f"; the broker accepts no messages ({self._blocked})" if self._blocked else ""
+        if self._outages.blocked:
+            hint += f"; the broker accepts no messages ({self._outages.blocked})"
         hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
@@ -330,7 +314,7 @@ class Session:
                     self._demand.left(sender, explained=True)
                     self._confirm(sender)
             case Printed():
-                yield Heard(sender, message.lines)
+                yield from self._printed(sender, message)
             case InitializerRaised():
                 yield self._initializer_raised(sender, message)
             case Goodbye():
@@ -354,6 +338,18 @@ class Session:
             yield core.Arrived(name, outcomes)
         if pod.arrivals.must_confirm() or self._scheduler.is_draining(name):
             self._confirm(name)
+
+    def _printed(self, name: str, message: Printed) -> Iterator[Notice]:
+        pod = self._pods.get(name)
+        if pod is None:
+            return  # given up
+        new = pod.arrivals.printed(message.number)
+        if new:
+            yield Heard(name, message.lines)
+            if self._scheduler.is_draining(name):
+                self._confirm(name)
+        elif new is None and not pod.asked:
+            self._ask(pod)
 
     def _chunk(self, name: str, message: Chunk) -> None:
         pod = self._pods.get(name)
@@ -400,8 +396,10 @@ class Session:
                 # It had let go of us: all that we have sent meanwhile was for who we were before.
                 pod.begin_anew()
                 group = self._scheduler.group
+                gone = set(self._scheduler.in_flight(name)) - holding
+                self._outages.forgotten(name, len(gone))
             pod.asked = False
-            pod.arrivals.resume(message.results)
+            pod.arrivals.resume(message.results, afresh=another)
             pod.freight.has(message.blobs, self._blobs.is_alive)
             yield core.PodReported(name, group, holding)
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
@@ -420,7 +418,8 @@ class Session:
         if ended.pod in self._pods:
             yield from self._gone(ended.pod, ended.reason)
         elif not self._pods:
-            if ended.failed and self._down is None and not self._demand.has_answered(ended.pod):
+            answered = self._demand.has_answered(ended.pod)
+            if ended.failed and not answered and self._outages.error is None:
                 # It never answered: another would end the same way.
                 yield PodsUnavailable(
                     f"no pod of pool {self._plan.pool!r} could be started: {ended.reason}"

@@ -345,8 +345,10 @@ def test_a_client_that_is_stopped_for_longer_than_its_lease_goes_on_afterwards(
     os.kill(running.pid, signal.SIGCONT)
     assert running.say() == "0 1 2 3 4 5"
     assert running.say() == "8"
-    code, _, _ = running.end()
+    code, _, error = running.end()
     assert code == 0
+    assert error.count("is lost: ") == error.count("is back after ") == 1
+    assert error.count("has not heard from this client for so long that it has let go of it") == 1
     starts = [line.split()[1] for line in journal.lines() if line.startswith("start")]
     assert set(starts) == set("012345")
 

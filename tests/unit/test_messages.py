@@ -93,7 +93,9 @@ MESSAGES = {
     Credit: st.builds(Credit, ints),
     Cancel: st.builds(Cancel, st.lists(ints)),
     Printed: st.builds(
-        Printed, st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3)
+        Printed,
+        ints,
+        st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3),
     ),
 }
 any_message = st.one_of(*MESSAGES.values())

@@ -187,6 +187,9 @@ class Agent:
                 now = time.monotonic()
                 if now - self._missing.setdefault(event.peer, now) > GONE:
                     self._dispatcher.drop(event.peer, SIGKILL)
+                    # Should it come back, it is told by another address that all is gone.
+                    self._forget(event.peer)
+                    self._codec.retain(self._dispatcher.clients)
                     self._carry_out()
 
     def _hear_again(self) -> None:

@@ -164,9 +164,9 @@ class Dispatcher(Assignment):
         client = self._clients.get(name)
         if client is None:
             return
-        client.renew(message, now)
         was_full = client.kept.is_full
         client.confirm(message.results)
+        client.renew(message, now)
         self._drop_blobs(client, message.released)
         if was_full:
             self._feed()

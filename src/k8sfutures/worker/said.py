@@ -6,6 +6,9 @@ a client no more than `MOST_OF_CLIENT` between two of its signs of life, which c
 and of one call no more than `MOST_OF_CALL`. What is above is cut, counted and told. A client
 that does not read (a program that is stopped, say) gives no sign of life, and so never has more
 than that waiting at the broker from any pod.
+
+What was sent is kept until the client has confirmed it, and sent again when a connection was lost.
+That counts as well, so that what is said while the broker is away is bounded in the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..messages import DROPPED, STDERR, STDOUT, Printed
+from ..messages import DROPPED, STDERR, STDOUT
 
 if TYPE_CHECKING:
     from .ledger import Slot
@@ -64,6 +67,7 @@ class Said:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self._size = 0  # of them
         self._left = MOST_OF_CLIENT
         self._spent: dict[tuple[int, int], int] = {}
         self._dropped: dict[tuple[int, int], list[int]] = {}  # CPU id, lines, bytes
@@ -95,6 +99,7 @@ class Said:
                 return True
         self._spent[key] = spent
         self._left -= cost
+        self._size += cost
         before = self.lines[-1] if self.lines else None
         if kind <= STDERR and before is not None and before[:4] == (call, item, cpu_id, kind):
             self.lines[-1] = (call, item, cpu_id, kind, before[4] + body)
@@ -122,9 +127,13 @@ class Said:
         if self._cut:
             self._cut -= {(call, item, STDOUT), (call, item, STDERR)}
 
-    def renew(self) -> None:
-        """The client has given a sign of life."""
-        self._left = MOST_OF_CLIENT
+    def renew(self, unconfirmed: int = 0) -> None:
+        """The client has given a sign of life.
+
+        Args:
+            unconfirmed: bytes, as `cost_of` counts them, that were taken and that it may not have.
+        """
+        self._left = MOST_OF_CLIENT - self._size - unconfirmed
         self._spent.clear()
         for key in list(self._dropped):
             self._tell(key)
@@ -135,10 +144,11 @@ class Said:
             cpu_id, lines, size = dropped
             self.lines.append((*key, cpu_id, DROPPED, b"%d %d" % (lines, size)))
 
-    def take(self) -> Printed:
-        """All that waits, as a message."""
-        lines, self.lines = self.lines, []
-        return Printed(lines)
+    def take(self) -> tuple[list[Line], int]:
+        """All that waits, and what it costs."""
+        taken = self.lines, self._size
+        self.lines, self._size = [], 0
+        return taken
 
 
 class Words:
