@@ -273,7 +273,7 @@ class Manager(Intake):
                     case core.Dispatch():
                         events += self._dispatch(instruction)
                     case core.Lost():
-                        self._losses.lost(instruction, now)
+                        self._losses.lost(instruction, now, self._name_of(instruction.function))
                     case core.Recalled():
                         self._session.send(instruction.pod, Cancel(instruction.calls))
 
@@ -382,7 +382,8 @@ class Manager(Intake):
         number = request.find(self._running)
         if number is not None:
             self._attempts.forget(number)
-            failure = request.failure(self._scheduler.pod_of(number))
+            pod = self._scheduler.pod_of(number)
+            failure = request.failure(pod, self._name_of(self._scheduler.function_of(number)))
             # Told later: this may be a callback of a Future, in the middle of other instructions.
             self._inbox.put(core.Cancelled([number]))
             self._running.pop(number).set_exception(failure)
