@@ -53,6 +53,7 @@ from .messages import (
     Hello,
     InitializerRaised,
     Message,
+    Occupied,
     Printed,
     Recall,
     Renew,
@@ -173,6 +174,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Yield: (_str,),
     Credit: (_int,),
     Cancel: (_ints,),
+    Occupied: (_rows((str, int, float)),),
 }
 _KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
@@ -189,6 +191,7 @@ _TO_LIST: Final[dict[type[Any], tuple[int, ...]]] = {
     Results: (1,),
     Returned: (0,),
     Printed: (1,),
+    Occupied: (0,),
 }
 
 

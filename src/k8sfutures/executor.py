@@ -27,7 +27,6 @@ import os
 import signal
 import threading
 import time
-import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +38,7 @@ from . import interrupts
 from .amqp import AmqpLink
 from .arguments import check_arguments, check_future, check_map_arguments, pickled_initializer
 from .blobs import Blobs
+from .client_names import new_name
 from .config import load_settings, pool_name, resolve_pods
 from .control import CancelRequest, MapClosed, MapStarted, Plan, Refused, Terminate
 from .errors import ExecutorBroken, ForkedExecutorError
@@ -146,7 +146,7 @@ class K8sRabbitExecutor(Executor):
         ship: Sequence[str],
         **plan: Any,
     ) -> None:
-        name = f"client-{uuid.uuid4().hex[:12]}"
+        name = new_name()
         self._max_workers = plan["max_workers"]
         self._pid = os.getpid()
         self._pool = pool

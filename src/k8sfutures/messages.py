@@ -323,6 +323,19 @@ class Cancel:
     calls: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """Pod to client: calls of yours wait, as every CPU process is at work for other clients.
+
+    Attributes:
+        holders: (client, its CPU processes, seconds after which it is given up unless it is heard;
+            negative where it is there).
+    """
+
+    kind: ClassVar[int] = 16
+    holders: list[tuple[str, int, float]]
+
+
 Message = (
     Attach
     | Group
@@ -339,4 +352,5 @@ Message = (
     | Yield
     | Credit
     | Cancel
+    | Occupied
 )

@@ -9,20 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from . import scheduler_events as core
 from .admission import mismatch_of
 from .arrivals import Arrivals
+from .attached import GRACE, AttachedPod
 from .blobs import Blobs
 from .cargo import Cargo, group_until, last_number
 from .codec import Codec
 from .control import Plan
 from .demand import Demand
 from .drops import Drops
-from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
-from .freight import Freight
+from .errors import ExecutorBroken, MessageError, PodMismatch, PodsUnavailable
 from .link import ClientLink, LinkBlocked, LinkEvent, LinkFree, NobodyThere, Unroutable
 from .losses import Losses
 from .messages import (
@@ -35,6 +34,7 @@ from .messages import (
     Hello,
     InitializerRaised,
     Message,
+    Occupied,
     Printed,
     Recall,
     Renew,
@@ -47,6 +47,7 @@ from .outages import Outages
 from .outcomes import initializer_failure
 from .output import Heard
 from .pods import CpusHeld, Credentials, PodEnded, StartupNews
+from .queueing import Queueing
 from .records import packed_filters, reporting
 from .scheduler import Scheduler
 
@@ -63,28 +64,7 @@ also how soon a loss is noticed that nobody reports."""
 RETURN: Final = 15.0
 """Seconds that pods have to find the broker again after it was away."""
 
-GRACE: Final = 3.0
-"""Seconds that a pod whose queue is gone has to come back, if only its connection was lost."""
-
 NEVER: Final = float("inf")
-
-
-@dataclass(slots=True)
-class _Pod:
-    """What is known of a pod that has answered."""
-
-    name: str
-    arrivals: Arrivals
-    missing_since: float | None = None  # its queue is gone
-    grace: float = GRACE
-    freight: Freight = field(default_factory=Freight)
-    asked: bool = False  # what it holds, and it has not answered yet
-
-    def begin_anew(self) -> None:
-        """What was under way, to it or from it, may be lost: it is asked what it holds."""
-        self.asked = True
-        self.freight.begin_anew()
-        self.arrivals.begin_anew()
 
 
 Notice = core.Event | Heard | ExecutorBroken
@@ -114,7 +94,8 @@ class Session:
         self._versions = Versions.ours()
         self._codec: Codec | None = None
         self._link: ClientLink | None = None
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[str, AttachedPod] = {}
+        self._queueing = Queueing()
         self._outages = Outages(plan.startup_timeout)
         self._filters = packed_filters()  # those of the thread that made the executor
         self._drops = Drops()
@@ -254,7 +235,7 @@ class Session:
         if self._link is not None and self._codec is not None:
             self._link.broadcast(self._codec.encode(message), urgent=urgent)
 
-    def _renew(self, pod: _Pod, released: list[int]) -> Renew:
+    def _renew(self, pod: AttachedPod, released: list[int]) -> Renew:
         return Renew(
             last_number(self._scheduler.group), pod.arrivals.number, released, self._reporting()
         )
@@ -263,7 +244,7 @@ class Session:
         """What is to be reported; the levels of loggers may have changed since the last time."""
         return None if self._plan.output == "off" else reporting(self._filters)
 
-    def _ask(self, pod: _Pod) -> None:
+    def _ask(self, pod: AttachedPod) -> None:
         """Ask one pod what it holds of ours."""
         pod.begin_anew()
         self.send(pod.name, self._attach())
@@ -288,14 +269,7 @@ class Session:
         try:
             sender, message = self._codec.decode(body)
         except MessageError as error:
-            if said := self._drops.note(str(error), time.monotonic()):
-                logger.warning("%s", said)
-            if error.protocol is not None and not self._pods:
-                yield PodMismatch(
-                    f"the pods of pool {self._plan.pool!r} speak {error}: they run another version "
-                    "of k8sfutures; build their image again (k8sfutures image build), or use "
-                    "another pool (setting pool)"
-                )
+            yield from self._unreadable(error)
             return
         match message:
             case Results():
@@ -315,12 +289,24 @@ class Session:
                     self._confirm(sender)
             case Printed():
                 yield from self._printed(sender, message)
+            case Occupied():
+                self._occupied(sender, message)
             case InitializerRaised():
-                yield self._initializer_raised(sender, message)
+                yield initializer_failure(message.error, sender, message.cpu_id)
             case Goodbye():
                 yield from self._gone(sender, f"it ended: {message.reason}")
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
+
+    def _unreadable(self, error: MessageError) -> Iterator[Notice]:
+        if said := self._drops.note(str(error), time.monotonic()):
+            logger.warning("%s", said)
+        if error.protocol is not None and not self._pods:
+            yield PodMismatch(
+                f"the pods of pool {self._plan.pool!r} speak {error}: they run another version of "
+                "k8sfutures; build their image again (k8sfutures image build), or use another "
+                "pool (setting pool)"
+            )
 
     def _results(self, name: str, message: Results, size: int) -> Iterator[Notice]:
         pod = self._pods.get(name)
@@ -350,6 +336,13 @@ class Session:
                 self._confirm(name)
         elif new is None and not pod.asked:
             self._ask(pod)
+
+    def _occupied(self, name: str, message: Occupied) -> None:
+        busy = [pod for pod in self._pods if self._scheduler.in_flight(pod)]
+        if name in busy:
+            told = self._queueing.heard(name, message, busy, time.monotonic())
+            if told:
+                logger.warning("%s", told)
 
     def _chunk(self, name: str, message: Chunk) -> None:
         pod = self._pods.get(name)
@@ -385,7 +378,7 @@ class Session:
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
             self._losses.joined(name, message.node)
-            pod = self._pods[name] = _Pod(name, Arrivals(message.results))
+            pod = self._pods[name] = AttachedPod(name, Arrivals(message.results))
             pod.freight.has(message.blobs, self._blobs.is_alive)  # if we had given it up
             self._demand.joined(name, len(message.cpu_ids), message.pool_cpus, time.monotonic())
             yield core.PodJoined(name, len(message.cpu_ids))
@@ -405,9 +398,6 @@ class Session:
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
         if stale:
             self.send(name, Recall(stale))
-
-    def _initializer_raised(self, name: str, message: InitializerRaised) -> InitializerFailed:
-        return initializer_failure(message.error, name, message.cpu_id)
 
     # --- pods that go
 

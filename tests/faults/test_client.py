@@ -313,9 +313,27 @@ def with_support(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(faults.__file__).parent), prepend=os.pathsep)
 
 
+def test_a_client_whose_calls_wait_for_those_of_another_is_told_whose(
+    rabbitmq, program, journal, with_support, tmp_path, caplog
+):
+    running = program(BUSY, rabbitmq.pool, journal.path, tmp_path / "now", 6)
+    running.wait_for("ready")
+    wait_until(lambda: len(journal.lines()) == rabbitmq.slots)
+    with rabbitmq.executor() as ex:
+        future = ex.submit(square, 5)
+        wait_until(lambda: "calls wait: " in caplog.text)
+        assert not future.done()
+        (tmp_path / "now").touch()
+        assert future.result(30) == 25
+    (told,) = [one.getMessage() for one in caplog.records if "calls wait" in one.getMessage()]
+    assert f" work for another client: process {running.pid} on " in told
+    assert "does not answer" not in told
+    assert running.end()[0] == 0
+
+
 @pytest.mark.slow
 def test_pods_drop_the_work_of_a_client_that_is_killed_and_stay_warm(
-    rabbitmq, program, journal, with_support, tmp_path
+    rabbitmq, program, journal, with_support, tmp_path, caplog
 ):
     running = program(BUSY, rabbitmq.pool, journal.path, tmp_path / "never", 6)
     running.wait_for("ready")
@@ -323,9 +341,13 @@ def test_pods_drop_the_work_of_a_client_that_is_killed_and_stay_warm(
     pods = rabbitmq.pids()
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
-    assert wait_for_end(process, 40), "nobody waits for this call"
     with rabbitmq.executor() as ex:
-        assert ex.submit(square, 5).result(30) == 25
+        future = ex.submit(square, 5)
+        wait_until(lambda: "does not answer, and is given up in " in caplog.text, seconds=5)
+        assert not future.done()
+        assert future.result(30) == 25
+    assert f"process {running.pid} on " in caplog.text
+    assert wait_for_end(process, 1), "nobody waited for this call"
     assert rabbitmq.pids() == pods
     assert len(journal.lines()) == rabbitmq.slots, "what waited was never started"
 

@@ -28,6 +28,7 @@ from k8sfutures.messages import (
     Group,
     Hello,
     InitializerRaised,
+    Occupied,
     Printed,
     Recall,
     Renew,
@@ -92,6 +93,9 @@ MESSAGES = {
     Yield: st.builds(Yield, texts),
     Credit: st.builds(Credit, ints),
     Cancel: st.builds(Cancel, st.lists(ints)),
+    Occupied: st.builds(
+        Occupied, st.lists(st.tuples(texts, ints, st.floats(allow_nan=False)), max_size=3)
+    ),
     Printed: st.builds(
         Printed,
         ints,

@@ -43,6 +43,7 @@ from .frames import (
 from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
+from .occupancy import Occupancy
 from .said import Sayings
 from .shared_memory import Shared
 
@@ -61,6 +62,7 @@ class Dispatcher(Assignment):
         self._draining = False
         self.said = Sayings(self._slots)
         self.endings = Endings(self._slots)
+        self.occupancy = Occupancy(self._slots, self._clients)
 
     # --- what the agent asks
 
@@ -68,6 +70,10 @@ class Dispatcher(Assignment):
     def clients(self) -> list[str]:
         """Names of the clients whose lease runs."""
         return list(self._clients)
+
+    def deadline(self, client: str) -> float:
+        """When the lease of a client ends."""
+        return self._clients[client].deadline
 
     @property
     def busy(self) -> bool:
