@@ -19,6 +19,10 @@ from k8sfutures.worker.said import (
 )
 
 LINE = b"x" * 79 + b"\n"
+CRASH = (
+    *(b"before\nFatal Python error: ", b"Segmentation fault\n\n"),
+    b'Current thread 0x0123 (most recent call first):\n  File "f.py", line 4 in f\n',
+)
 
 
 class TestBounds:
@@ -213,3 +217,32 @@ class TestWhoseWords:
         sayings = Sayings({4: slot})
         assert sayings.printed(4, STDOUT, b"words\n")
         assert sayings.take_log() == b""
+
+    def say(self, slot, sayings, *pieces):
+        for piece in pieces:
+            assert sayings.printed(4, STDERR, piece)
+        return b"".join(line[4] for line in slot.jobs[9].client.said.take()[0])
+
+    def test_last_words_are_for_the_exception_alone(self, slot):
+        sayings = Sayings({4: slot})
+        assert self.say(slot, sayings, *CRASH) == b"before\n"
+        output, stack = slot.words.last_lines((9, 3))
+        assert output == "before"
+        assert stack.startswith("Fatal Python error: Segmentation fault")
+
+    @pytest.mark.parametrize("how", ["it says more", "time passes", "it is too much"])
+    def test_those_of_another_process_come_as_soon_as_that_is_known(self, slot, how):
+        """A call that has started a program which crashes goes on."""
+        sayings = Sayings({4: slot})
+        self.say(slot, sayings, *CRASH)
+        if how == "it says more":
+            sayings.heard(slot, 9, 3, STDOUT, b"more\n")
+        elif how == "time passes":
+            sayings.tick()
+            assert self.say(slot, sayings) == b""
+            sayings.tick()
+        else:
+            sayings.printed(4, STDERR, b"x" * module.MOST_HELD)
+        said = self.say(slot, sayings)
+        assert said.startswith(b"".join(CRASH).removeprefix(b"before\n"))
+        assert self.say(slot, sayings, b"after\n") == b"after\n"

@@ -235,7 +235,8 @@ class Dispatcher(Assignment):
         self._feed()
 
     def tick(self, now: float) -> None:
-        """Drop the clients whose lease has run out."""
+        """Drop the clients whose lease has run out; hold back no words for longer."""
+        self.said.tick()
         for client in list(self._clients.values()):
             if client.deadline < now:
                 self.drop(client.name, SIGKILL)
@@ -310,6 +311,8 @@ class Dispatcher(Assignment):
                 continue
             if ending is not None and status == EXCEPTION and ending.token == token:
                 continue  # of what its end made it raise; that it was ended is its outcome
+            if slot.words.held:
+                self.said.release(slot)
             client = job.client
             slot.items -= 1
             slot.work -= job.charge
@@ -397,6 +400,8 @@ class Dispatcher(Assignment):
         self._take_frames(slot, frames)
         for stream, data in words:
             self.said.printed(cpu_id, stream, data)
+        if not slot.jobs:
+            self.said.release(slot)  # there is no exception that could tell it
         self._take_back(slot, unclaimed)
         for token, job in slot.jobs.items():
             if not job.client.gone:

@@ -51,6 +51,12 @@ _STACK: Final = re.compile(
 )
 """How `faulthandler` begins to tell where Python was; the place is first in what follows."""
 
+_LAST_WORDS: Final = re.compile(rb"^Fatal Python error: ", re.MULTILINE)
+"""How it begins as a process crashes, which ends with that."""
+
+MOST_HELD: Final = 1 << 16
+"""Bytes of last words that are held back."""
+
 
 _OUR_FRAMES: Final = tuple(
     f'  File "{file}' for file in (f"{Path(__file__).parent}/", "<frozen runpy>")
@@ -158,6 +164,30 @@ class Words:
         self._owner = (0, 0)
         self._tail = b""
         self._begun: dict[int, bytes] = {}  # the first bytes of a character, by stream
+        self.held = b""
+        """What may be the last words of a process that crashes: for its exception alone."""
+        self._is_old = False  # it was held at the last look already
+
+    def hold(self, body: bytes) -> bytes:
+        """Hold back last words, if these bytes of stderr have any; returns what is to be sent."""
+        if not self.held:
+            found = _LAST_WORDS.search(body)
+            if found is None:
+                return body
+            self.held, self._is_old = body[found.start() :], False
+            return body[: found.start()]
+        self.held += body
+        return self.let_go()[1] if len(self.held) > MOST_HELD else b""
+
+    def let_go(self) -> tuple[tuple[int, int], bytes]:
+        """Hold nothing back any more; returns whose it was (token and item), and what."""
+        held, self.held = self.held, b""
+        return self._owner, held
+
+    def is_alive(self) -> bool:
+        """Whether something is held since before the last time: these were no last words."""
+        was_old, self._is_old = self._is_old, bool(self.held)
+        return was_old and bool(self.held)
 
     def take(self, owner: tuple[int, int], stream: int, data: bytes) -> bytes:
         """Take the next bytes of a stream.
@@ -244,18 +274,38 @@ class Sayings:
             Whether there was room for them.
         """
         slot = self._slots[cpu_id]
-        for token, job in slot.jobs.items():
-            return self.heard(slot, token, job.next, stream, data)
-        return self.heard(slot, 0, 0, stream, data)
+        token, item = next(((token, job.next) for token, job in slot.jobs.items()), (0, 0))
+        body = slot.words.take((token, item), stream, data)
+        if slot.ending is not None and slot.ending.token == token:
+            body = slot.words.without_stack(body)  # that is for its exception alone
+        elif stream == STDERR:
+            body = slot.words.hold(body)
+        return self._say(slot, token, item, stream, body)
 
     def heard(self, slot: Slot, token: int, item: int, kind: int, body: bytes) -> bool:
         """Something that a CPU process said of an item; returns whether there was room for it."""
+        if slot.words.held:
+            self.release(slot)
         if kind <= STDERR:
             body = slot.words.take((token, item), kind, body)
             if slot.ending is not None and slot.ending.token == token:
-                body = slot.words.without_stack(body)  # that is for its exception alone
-                if not body:
-                    return True
+                body = slot.words.without_stack(body)
+        return self._say(slot, token, item, kind, body)
+
+    def release(self, slot: Slot) -> None:
+        """A process goes on: what seemed to be its last words was that of another's."""
+        (token, item), body = slot.words.let_go()
+        self._say(slot, token, item, STDERR, body)
+
+    def tick(self) -> None:
+        """Some time has passed, in which a process that crashes would have ended."""
+        for slot in self._slots.values():
+            if slot.words.is_alive():
+                self.release(slot)
+
+    def _say(self, slot: Slot, token: int, item: int, kind: int, body: bytes) -> bool:
+        if not body:
+            return True
         job = slot.jobs.get(token)
         if job is not None and job.client.gone:
             return True
