@@ -26,7 +26,7 @@ def square(n):
 # --- Ctrl-C
 
 INTERRUPTED = """
-    import os, sys, threading, time
+    import atexit, os, sys, threading, time
     from k8sfutures import K8sRabbitExecutor
 
     def work(journal, n):
@@ -89,6 +89,7 @@ INTERRUPTED = """
         ready_once_closed(ex)
         ex.shutdown()
     elif where == "the interpreter's exit":
+        atexit.register(print, "the end")
         begin(ex)
         ready_once_closed(ex)
 """
@@ -106,7 +107,7 @@ def test_ctrl_c_ends_the_program_and_its_calls(rabbitmq, program, journal, where
     running.wait_for("ready")
     pods = rabbitmq.pids()
     running.interrupt()
-    code, _, error = running.end()
+    code, out, error = running.end()
     for _ in range(rabbitmq.slots):
         journal.wait_for("interrupted .*")
     wait_until(lambda: len(journal.lines()) == 2 * rabbitmq.slots)  # what waited never started
@@ -115,10 +116,11 @@ def test_ctrl_c_ends_the_program_and_its_calls(rabbitmq, program, journal, where
     numbers = [int(word.rstrip(";")) for word in told[0].split() if word.rstrip(";").isdigit()]
     # The map may have been let go of before.
     assert sum(numbers) in ({10, 20} if where == "map" else {10})
+    assert code == -signal.SIGINT
     if where == "the interpreter's exit":
         assert error.splitlines() == told, "Python cannot raise anything there"
+        assert out == "the end\n", "what is registered for the end of the program is done"
     else:
-        assert code == -signal.SIGINT
         assert error.count("Traceback") == 1
         assert error.rstrip().splitlines()[-1] == "KeyboardInterrupt" or told[0] in error
     if where not in {"map", "the end of with", "shutdown"}:
