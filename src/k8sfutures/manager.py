@@ -71,7 +71,8 @@ class Manager(Intake):
         self._scheduler = Scheduler(max_workers=plan.max_workers, retries=plan.retries)
         self._waiting: dict[int, Future[Any]] = {}
         self._running: dict[int, Future[Any]] = {}
-        self._demand = Demand(plan.max_workers, eager=plan.source.eager)
+        source = plan.source
+        self._demand = Demand(plan.max_workers, source.eager, after_broker=source.after_broker)
         self._losses = Losses(plan.retries, explains=plan.source.explains)
         self._attempts = Attempts(plan.retries, self._losses.attempt, self.call_ids.__next__)
         self._maps = MapTable(self._attempts)

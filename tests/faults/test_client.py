@@ -277,6 +277,7 @@ def test_a_start_that_fails_is_told_once(rabbitmq, program, tmp_path, monkeypatc
     assert error.count(words) == 1 or (words == "refused" and error.count("no broker at") == 1)
     assert "secret" not in error
     assert "pika" not in error
+    assert rabbitmq.pids() == {}, "no pod is left that could do nothing"
 
 
 # --- an exception in the with block

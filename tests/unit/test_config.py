@@ -312,6 +312,23 @@ class TestValues:
                 load()
 
 
+class TestAddresses:
+    @pytest.mark.parametrize("url", ["localhost:5672", "broker.example:5672/prod", "10.0.0.1:5671"])
+    def test_a_missing_scheme_is_named(self, load, url: str) -> None:
+        with pytest.raises(SettingValueError) as caught:
+            load(amqp_url=url)
+        assert str(caught.value).startswith(f"amqp_url={url!r} (keyword argument): ")
+        assert f"this AMQP URL has no scheme: write amqp://{url}, or" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "url", ["me:hunter2@localhost:5672", "localhost:hunter2", "me:hunter2"]
+    )
+    def test_what_may_be_a_password_is_not_shown(self, load, url: str) -> None:
+        with pytest.raises(SettingValueError) as caught:
+            load(amqp_url=url)
+        assert "hunter2" not in str(caught.value)
+
+
 class TestNames:
     def test_unknown_keyword(self, load) -> None:
         with pytest.raises(
