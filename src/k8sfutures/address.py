@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import field
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from .values import dataclass
+
+_BARE: Final = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}(/[A-Za-z0-9._%-]*)?")
+"""A host and a port without a scheme; nothing in it can be a password."""
 
 _DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
@@ -58,6 +62,10 @@ def parse_amqp_url(url: str) -> BrokerAddress:
         )
     parts, host, port = read
     if parts.scheme not in _DEFAULT_PORTS:
+        if _BARE.fullmatch(url):
+            raise ValueError(
+                f"this AMQP URL has no scheme: write amqp://{url}, or amqps://{url} for TLS"
+            )
         raise ValueError("an AMQP URL begins with amqp:// or amqps://")
     if not host or port == 0:
         raise ValueError("an AMQP URL names a host, and a port from 1 to 65535 or none")
@@ -103,6 +111,8 @@ def without_password(url: str) -> str:
     """
     with contextlib.suppress(ValueError):
         return parse_amqp_url(url).safe
+    if _BARE.fullmatch(url):
+        return url
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     user, colon, secret = rest.partition(":")
     _, at, host = secret.rpartition("@")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from .blobs import Blobs
@@ -42,6 +44,29 @@ def check_arguments(
         )
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
+
+
+def check_future(future: object, owner: object) -> None:
+    """Refuse what `K8sRabbitExecutor.cancel` cannot cancel.
+
+    Args:
+        future: what was given to it.
+        owner: what its own Futures are marked with.
+
+    Raises:
+        TypeError: it is no Future.
+        ValueError: it is one of another executor, or of none.
+    """
+    if not isinstance(future, Future):
+        raise TypeError(
+            f"cancel takes a Future that submit of this executor has returned, not a "
+            f"{type(future).__name__}: {reprlib.repr(future)}"
+        )
+    if getattr(future, "_k8s_owner", None) is not owner:
+        raise ValueError(
+            f"{future!r} is not from submit of this executor; only the executor that it is from "
+            "can cancel it"
+        )
 
 
 def check_map_arguments(fn: object, chunksize: object, buffersize: object) -> None:

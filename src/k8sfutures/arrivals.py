@@ -1,4 +1,4 @@
-"""What one pod sends to its client: results by number, and the chunks that come ahead. Pure."""
+"""What one pod sends to its client: results and output by number, chunks that come ahead. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Arrivals:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        """Of the last results that are here, and all before them."""
+        """Of the last results, or output, that are here, and all before them."""
+        self._heard = number
         self._assembly = Assembly()
         self._taken = Taken()
         self._unconfirmed = 0
@@ -32,9 +33,33 @@ class Arrivals:
         """What was under way may be lost; all that is not confirmed comes again."""
         self._assembly, self._taken = Assembly(), Taken()
 
-    def resume(self, number: int) -> None:
-        """The pod says anew what it holds, and sends all results after this number."""
+    def resume(self, number: int, *, afresh: bool = False) -> None:
+        """The pod says anew what it holds, and sends all after this number.
+
+        Args:
+            number: see there.
+            afresh: whether it had let go of us, and counts anew.
+        """
         self.number = number
+        if afresh:
+            self._heard = number
+
+    def printed(self, number: int) -> bool | None:
+        """Take in what calls have said.
+
+        Args:
+            number: of the message.
+
+        Returns:
+            Whether it is new. None where what was before it is lost: it comes again with that.
+        """
+        if number > self.number + 1:
+            return None
+        self.number = max(self.number, number)
+        if number <= self._heard:
+            return False
+        self._heard = number
+        return True
 
     def chunk(self, message: Chunk) -> int:
         """Take in a chunk; returns how many bytes to tell the pod of now, or 0."""

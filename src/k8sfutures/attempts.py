@@ -61,6 +61,16 @@ class Attempt(NamedTuple):
         return f"{self.number}. {self.pod}{node}{after}: {self.outcome}"
 
 
+def called(function: str, index: int | None = None) -> str:
+    """What to call a call in an error: an item of a map is named by its place there.
+
+    Args:
+        function: the function's name.
+        index: of the item, or None where it was submitted.
+    """
+    return f"the call of {function}" if index is None else f"item {index} of the map of {function}"
+
+
 def in_words(seconds: float) -> str:
     """A time for people: with two digits where it is short."""
     if seconds < 9.95:

@@ -47,6 +47,9 @@ _ATTEMPTS: Final = 3  # Each time, another program took the chosen port before t
 # server that starts accepts connections.
 _INTERVAL: Final = 0.02
 
+# Seconds for a node to end that does not serve anybody yet, or any more.
+_STARTING: Final = 1.0
+
 # Seconds for which a killed node's helper processes may keep its port.
 _LINGERING: Final = 1.0
 
@@ -167,7 +170,8 @@ def stop_local_broker(timeout: float = 30.0) -> bool:
         node = _read_state(folder)
         running = node is not None and node.is_running()
         if node and running:
-            node.end(timeout)
+            # One that still starts hears no signal but the last, and nobody has anything in it.
+            node.end(timeout if node.greets() else min(timeout, _STARTING))
         # The state file stays: programs that still use this broker look for it at its address,
         # and one that starts it again does so there.
         _remove_nodes(folder)

@@ -102,7 +102,11 @@ def _pods_list(_: argparse.Namespace) -> int:
 
 def _pods_stop(options: argparse.Namespace) -> int:
     stopped = stop_local_pods(options.pool)
-    print(f"asked {len(stopped)} local pods to end" if stopped else "no local pods run")
+    print(
+        f"asked {cli_pool.counted(len(stopped), 'local pod')} to end"
+        if stopped
+        else "no local pods run"
+    )
     return 0
 
 

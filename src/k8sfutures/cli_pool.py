@@ -41,6 +41,11 @@ def add_parser(commands: Any) -> None:
             command.add_argument(f"--{name}", help=f"the setting {name}")
 
 
+def counted(number: int, what: str) -> str:
+    """So many of something, in words: ``1 pod``, ``2 pods``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _settings(options: argparse.Namespace) -> tuple[Settings, Pods]:
     names = ("pods", "kubeconfig", "context", "namespace")
     settings = load_settings({name: getattr(options, name) for name in names})
@@ -81,7 +86,8 @@ def _delete(options: argparse.Namespace) -> int:
         asked = len(stop_local_pods(name))
     if asked or name is None:
         which = "any pool" if name is None else f"pool {name}"
-        said = f"asked {asked} pods of {which} to end" if asked else f"no pods of {which} are there"
+        pods_asked = counted(asked, "pod")
+        said = f"asked {pods_asked} of {which} to end" if asked else f"no pods of {which} are there"
         sys.stdout.write(f"{said}\n")
         return 0
     there = sorted({pool for pool, _ in _listed(settings, pods)})

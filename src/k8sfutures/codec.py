@@ -54,6 +54,7 @@ from .messages import (
     Hello,
     InitializerRaised,
     Message,
+    Occupied,
     Printed,
     Recall,
     Renew,
@@ -174,11 +175,12 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Returned: (_ints, _is(bool)),
     InitializerRaised: (_int, _bytes),
     Goodbye: (_str,),
-    Printed: (_rows((int, int, int, int, bytes)),),
+    Printed: (_int, _rows((int, int, int, int, bytes))),
     Yield: (_str,),
     Credit: (_int,),
     Cancel: (_ints,),
     Held: (),
+    Occupied: (_rows((str, int, float)),),
 }
 _KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
@@ -194,7 +196,8 @@ _TO_LIST: Final[dict[type[Any], tuple[int, ...]]] = {
     Hello: (3, 7, 11),
     Results: (1,),
     Returned: (0,),
-    Printed: (0,),
+    Printed: (1,),
+    Occupied: (0,),
 }
 
 

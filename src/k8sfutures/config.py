@@ -14,7 +14,6 @@ it came from and what would be right; secrets never reach a text.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import getpass
 import hashlib
 import json
@@ -33,6 +32,7 @@ from .address import parse_amqp_url, without_password
 from .environment import PREFIX, warn_of_strange_variables
 from .errors import SettingTypeError, SettingValueError
 from .setting_values import are_variables, copied, is_amount, is_text
+from .suggestions import suggestion
 from .tls import PEM
 
 Pods = Literal["kubernetes", "local"]
@@ -293,7 +293,8 @@ def load_settings(
     home = Path("~").expanduser() if home is None else home
     if unknown := [name for name in keywords if name not in _SETTINGS]:
         name = unknown[0]
-        raise SettingTypeError(f"got an unexpected keyword argument {name!r}.{_suggestion(name)}")
+        hint = suggestion(name, _SETTINGS, keyword=True)
+        raise SettingTypeError(f"got an unexpected keyword argument {name!r}.{hint}")
     values: dict[str, Any] = {}
     # The last one to set a value wins, so the weakest comes first.
     for path in _files(environ, start or Path.cwd(), home):
@@ -337,13 +338,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise SettingValueError(f"{path} is not valid TOML: {wrong}")
     if unknown := [name for name in table if name not in _SETTINGS]:
         name = unknown[0]
-        raise SettingValueError(f"{path} sets {name!r}, which is no setting.{_suggestion(name)}")
+        hint = suggestion(name, _SETTINGS)
+        raise SettingValueError(f"{path} sets {name!r}, which is no setting.{hint}")
     return table
-
-
-def _suggestion(name: str) -> str:
-    near = difflib.get_close_matches(name, _SETTINGS, 1)
-    return f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(_SETTINGS)}."
 
 
 def _checked(name: str, value: Any, origin: str, *, parse: bool = False) -> Any:

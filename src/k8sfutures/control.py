@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import field
 from typing import Any, Final
 
+from .attempts import called
 from .blobs import Blobs
 from .config import Output
 from .errors import CallCancelled
@@ -85,10 +86,10 @@ class CancelRequest:
         """The number of the call, if it is among these."""
         return next((number for number, one in futures.items() if one is self.future), None)
 
-    def failure(self, pod: str | None) -> CallCancelled:
-        """What its Future gets, where this pod has the call."""
+    def failure(self, pod: str | None, function: str) -> CallCancelled:
+        """What its Future gets, where this pod has the call of that function."""
         where = f"while pod {pod} had it" if pod else "before it ran again"
-        return CallCancelled(f"the call was cancelled {where}", pod=pod)
+        return CallCancelled(f"{called(function)} was cancelled {where}", pod=pod)
 
     def wait(self, thread: threading.Thread) -> bool:
         """Wait for the answer of a thread, if that lives; returns whether it is cancelled."""

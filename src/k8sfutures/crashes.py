@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgpack
 
-from .attempts import attempt_with, ending_in_words, in_words
+from .attempts import attempt_with, called, ending_in_words, in_words
 from .errors import CallCancelled, CallTimeout, WorkerCrashed
 from .messages import CANCELLED, TIMEOUT
 
@@ -22,43 +22,45 @@ _FIELDS: Final = ("pod", "node", "cpu_id", "pid", "seconds", "memory_peak", "out
 _OF_CRASHES: Final = ("signal", "exitcode", "out_of_memory", "memory_limit")
 
 
-def crash_of(body: bytes, function: str) -> CallTimeout | CallCancelled | WorkerCrashed:
+def crash_of(
+    body: bytes, function: str, index: int | None = None
+) -> CallTimeout | CallCancelled | WorkerCrashed:
     """The exception for an outcome with the status `messages.CRASHED`.
 
     Args:
         body: of the outcome.
         function: name of what was called.
+        index: of its item in a map, or None where it was submitted.
 
     Returns:
         What became of the call, with all that is known of it.
     """
-    error = _failure_of(msgpack.unpackb(body), function)
+    call = function if index is None else called(function, index)
+    error = _failure_of(msgpack.unpackb(body), call)
     if not isinstance(error, CallCancelled):  # else nobody is told
         error.attempts = (attempt_with(error, error.pod, 1),)  # what was before is not known here
     return error
 
 
-def _failure_of(
-    story: dict[str, Any], function: str
-) -> CallTimeout | CallCancelled | WorkerCrashed:
+def _failure_of(story: dict[str, Any], call: str) -> CallTimeout | CallCancelled | WorkerCrashed:
     known = {name: story[name] for name in _FIELDS if name in story}
     if story.get("ended") == TIMEOUT:
         limit = story.get("limit")
         ran = f" (it ran for {in_words(known['seconds'])})" if "seconds" in known else ""
         return CallTimeout(
-            f"{function} was ended, as it ran for longer than timeout={limit:g} s{ran}; its CPU "
+            f"{call} was ended, as it ran for longer than timeout={limit:g} s{ran}; its CPU "
             f"process has been replaced ({_place(story)}){_last_words(story)}",
             timeout=limit,
             **known,
         )
     if story.get("ended") == CANCELLED:
         return CallCancelled(
-            f"{function} was cancelled while it ran ({_place(story)})", pod=story.get("pod")
+            f"{call} was cancelled while it ran ({_place(story)})", pod=story.get("pod")
         )
     after = f" after {in_words(known['seconds'])}" if "seconds" in known else ""
     how = ending_in_words(story["signal"], story["exitcode"])
     return WorkerCrashed(
-        f"the CPU process that ran {function} {how}{after}{_why(story)} "
+        f"the CPU process that ran {call} {how}{after}{_why(story)} "
         f"({_place(story)}); "
         f"no other call is affected, and the process has been replaced{_last_words(story)}",
         **known,

@@ -29,9 +29,10 @@ class Demand:
     Args:
         cpus: how many the client wants in all, or None for all there are.
         eager: whether to ask before the broker has said who is there.
+        after_broker: whether to ask only once it has been reached.
     """
 
-    def __init__(self, cpus: int | None, *, eager: bool) -> None:
+    def __init__(self, cpus: int | None, eager: bool, *, after_broker: bool = False) -> None:
         self._cpus = cpus
         self._eager = eager
         self._attached: dict[str, int] = {}
@@ -40,6 +41,7 @@ class Demand:
         self._unexplained: set[str] = set()
         self._answering = False  # there are pods at the broker, whether they have answered or not
         self._ask = eager
+        self._waits = after_broker
         self._ask_when_busy = False
         self._check_at = NEVER
 
@@ -53,7 +55,8 @@ class Demand:
         return pod in self._answered
 
     def called(self, now: float) -> None:
-        """The pods at the broker have been called."""
+        """The broker has been reached, and the pods there have been called."""
+        self._waits = False
         self._answering = True
         self._check_at = min(self._check_at, now + ANSWER)
 
@@ -105,7 +108,7 @@ class Demand:
         if now >= self._check_at:
             self._check_at = NEVER
             self._ask = self._ask or self._is_short()
-        if not self._ask:
+        if not self._ask or self._waits:
             return None
         self._ask = False
         return Need(

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from .suggestions import ARGUMENTS
+
 logger = logging.getLogger(__name__)
 
 PREFIX: Final = "K8SFUTURES_"
@@ -41,8 +43,11 @@ def strange_variables(environ: Mapping[str, str], settings: Collection[str]) -> 
         upper = name.upper()
         if not upper.startswith(PREFIX) or name in known or name.startswith(_TESTS):
             continue
+        argument = upper.removeprefix(PREFIX).lower()
         near = difflib.get_close_matches(upper, sorted(known), 1)
         hint = f"did you mean {near[0]}?" if near else "no setting has a name like that"
+        if argument in ARGUMENTS:
+            hint = f"{argument} is an argument of K8sRabbitExecutor, and no setting"
         found[name] = f"the environment variable {name} is not used: {hint}"
     return found
 

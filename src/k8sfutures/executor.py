@@ -27,7 +27,7 @@ import os
 import signal
 import threading
 import time
-import uuid
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -36,8 +36,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import interrupts, place
 from .amqp import AmqpLink
-from .arguments import check_arguments, check_map_arguments, pickled_initializer
+from .arguments import check_arguments, check_future, check_map_arguments, pickled_initializer
 from .blobs import Blobs
+from .client_names import new_name
 from .client_surroundings import surroundings_for
 from .config import load_settings, pool_name, resolve_pods
 from .control import CancelRequest, MapClosed, MapStarted, Plan, Refused, Terminate
@@ -51,6 +52,7 @@ from .pods import Credentials, PodSource
 from .pods.pool import Pool
 from .pods.selection import pod_source
 from .shipping import Shipper
+from .suggestions import refuse_unknown_options
 from .unpicklable import blame
 
 if TYPE_CHECKING:
@@ -146,10 +148,12 @@ class K8sRabbitExecutor(Executor):
         ship: Sequence[str],
         **plan: Any,
     ) -> None:
-        name = f"client-{uuid.uuid4().hex[:12]}"
+        name = new_name()
         self._max_workers = plan["max_workers"]
         self._pid = os.getpid()
         self._pool = pool
+        self._owner = object()  # marks our Futures; the executor itself would be kept by them
+        self._retries = plan["retries"]
         self._delete_pool = source.delete_pool
         self._alive = weakref.ref(self)
         self._map_ids = itertools.count(1)
@@ -178,11 +182,13 @@ class K8sRabbitExecutor(Executor):
             Its Future. An argument that cannot be pickled is an error on this Future alone.
 
         Raises:
+            TypeError: ``fn`` is not callable.
             RuntimeError: after `shutdown`.
             BrokenProcessPool: the executor is broken.
         """
         self._check_usable()
         future: Future[T] = Future()
+        future._k8s_owner = self._owner  # type: ignore[attr-defined]  # noqa: SLF001
         try:
             pickled = self._functions.get(fn)
             if pickled is None:
@@ -191,6 +197,8 @@ class K8sRabbitExecutor(Executor):
             else:
                 body = self._blobs.dumps((args, kwargs))
         except Exception as error:
+            if not callable(fn):
+                raise
             blame(error, fn, args, kwargs)
             stand_alone(error)
             taken = self._manager.post(Refused(future, error))
@@ -301,6 +309,7 @@ class K8sRabbitExecutor(Executor):
         retries: int | None = None,
         retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
         timeout: float | None = None,
+        **unknown: object,
     ) -> ExecutorView:
         """This executor, with settings for some calls: those that go through what is returned.
 
@@ -310,17 +319,26 @@ class K8sRabbitExecutor(Executor):
                 and `CallTimeout` may be among them.
             timeout: seconds that it may run each time, from when its function is called. Then its
                 CPU process is ended, and its Future has a `CallTimeout`. In a map, of each item.
+            **unknown: refused, with the nearest name that there is.
 
         Returns:
             An `Executor` of the same pods. Its `shutdown`, and its ``with`` block, end it alone.
 
         Raises:
-            TypeError: one has the wrong type.
+            TypeError: one has the wrong type, or there is none of that name.
             ValueError: one has a value that cannot work.
         """
         from .view import ExecutorView
 
-        return ExecutorView(self, Options.of(retries, retry_on, timeout))
+        refuse_unknown_options(unknown)
+        view = ExecutorView(self, Options.of(retries, retry_on, timeout))
+        if view.chosen.is_idle(self._retries):
+            warnings.warn(
+                "retry_on has no effect with retries=0: no call runs again; give more retries, or "
+                "leave retry_on out",
+                stacklevel=2,
+            )
+        return view
 
     def cancel(self, future: Future[Any], *, running: bool = False) -> bool:
         """Cancel a call, even while it runs.
@@ -332,8 +350,13 @@ class K8sRabbitExecutor(Executor):
 
         Returns:
             Whether it has been cancelled, and will not complete.
+
+        Raises:
+            TypeError: ``future`` is no Future.
+            ValueError: it is one of another executor.
         """
         self._check_process()
+        check_future(future, self._owner)
         if future.cancel() or not running:
             return future.cancelled()
         return self._manager.cancel(CancelRequest(future))

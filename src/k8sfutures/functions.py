@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import reprlib
 import threading
 import types
 import weakref
@@ -158,7 +159,15 @@ class Functions:
         Returns:
             `invoke` under an id of its own for each underlying function, so that durations
             are measured apart.
+
+        Raises:
+            TypeError: it cannot be called, or makes a coroutine.
         """
+        if not callable(function):
+            raise TypeError(
+                f"{reprlib.repr(function)} is not callable: submit takes a function and its "
+                "arguments, as in submit(f, x), and not what a call of it returns"
+            )
         refuse_asynchronous(function)
         key: object = getattr(function, "__func__", None) or getattr(function, "func", None)
         name = getattr(key, "__qualname__", None) or type(function).__qualname__

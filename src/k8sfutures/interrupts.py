@@ -63,7 +63,8 @@ def leave(manager: Manager) -> None:
 def wait_at_exit(managers: Iterable[Manager]) -> None:
     """Let executors finish as the interpreter ends, unless that is by Ctrl-C.
 
-    A Ctrl-C that comes here cannot be raised: Python would show it as a traceback of ours.
+    A Ctrl-C that comes here cannot be raised: Python would show it as a traceback of ours. It ends
+    the program all the same, as soon as everything else that is to be done at its end has been.
 
     Args:
         managers: of all executors.
@@ -78,9 +79,20 @@ def wait_at_exit(managers: Iterable[Manager]) -> None:
             for manager in waiting:
                 _wait(manager, PATIENCE if manager.interrupted else None)
         except KeyboardInterrupt:
+            _end_as_by_ctrl_c()
             if _interrupt(waiting):
                 for manager in waiting:
                     _wait(manager, PATIENCE)
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Have the program end as one does that a `KeyboardInterrupt` has left: shells count that 130.
+
+    Python notes that such an exception has left code that was given as text, and ends itself by
+    SIGINT when all else is done. Nothing that runs at the end of a program can tell it otherwise.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102
 
 
 def _is_end_by_ctrl_c() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .attempts import Attempt, listed, shortened
+from .attempts import Attempt, called, listed, shortened
 from .errors import PodLost
 from .scheduler_events import Loss, Lost
 
@@ -37,7 +37,7 @@ class Losses:
         self._reasons: dict[str, str] = {}
         self._nodes: dict[str, str] = {}
         self._unknown: set[str] = set()
-        self._waiting: list[tuple[float, Lost]] = []
+        self._waiting: list[tuple[float, Lost, str]] = []  # when it fails, and its function's name
 
     def joined(self, pod: str, node: str) -> None:
         """A pod is there, on this node."""
@@ -59,27 +59,27 @@ class Losses:
             del self._reasons[oldest]
             self._unknown.discard(oldest)
 
-    def lost(self, order: Lost, now: float) -> None:
-        """A call is out of retries."""
+    def lost(self, order: Lost, now: float, function: str = "the function") -> None:
+        """A call of this function is out of retries."""
         wait = self._explains and not self._unknown.isdisjoint(order.pods)
-        self._waiting.append((now + PATIENCE if wait else now, order))
+        self._waiting.append((now + PATIENCE if wait else now, order, function))
 
     def deadline(self) -> float:
         """When `take` has something, at the latest."""
-        return min((due for due, _ in self._waiting), default=NEVER)
+        return min((due for due, _, _ in self._waiting), default=NEVER)
 
     def take(self, now: float) -> list[tuple[Lost, PodLost]]:
         """The calls that fail now, and with what."""
         if not self._waiting:
             return []
         ready = [
-            order
-            for due, order in self._waiting
+            (order, function)
+            for due, order, function in self._waiting
             if now >= due or self._unknown.isdisjoint(order.pods)
         ]
-        taken = set(map(id, ready))
+        taken = {id(order) for order, _ in ready}
         self._waiting = [entry for entry in self._waiting if id(entry[1]) not in taken]
-        return [(order, self._failure(order)) for order in ready]
+        return [(order, self._failure(order, function)) for order, function in ready]
 
     def take_all(self) -> list[tuple[Lost, PodLost]]:
         """All that wait still: there is no time left."""
@@ -94,11 +94,12 @@ class Losses:
     def _reason(self, pod: str) -> str:
         return self._reasons.get(pod, "for no reason that is known")
 
-    def _failure(self, order: Lost) -> PodLost:
+    def _failure(self, order: Lost, function: str) -> PodLost:
         pods = order.pods
         retries = self._retries if order.retries is None else order.retries
         losses = map(Loss, pods, order.seconds or (None,) * len(pods))
         attempts = [self.attempt(loss, number) for number, loss in enumerate(losses, 1)]
+        index = None if order.map_item is None else order.map_item[1]
         several = "1 pod" if len(pods) == 1 else f"{len(pods)} pods"
         story = listed(
             [
@@ -108,7 +109,7 @@ class Losses:
         )
         culprit = "; it may be what ended them" if len(pods) > 1 else ""
         return PodLost(
-            f"the call was lost with {several} and is not tried again "
+            f"{called(function, index)} was lost with {several} and is not tried again "
             f"(retries={retries}){culprit}:{story}",
             pods=pods,
             reasons=tuple(map(self._reason, pods)),

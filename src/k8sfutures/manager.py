@@ -71,7 +71,8 @@ class Manager(Intake):
         self._scheduler = Scheduler(max_workers=plan.max_workers, retries=plan.retries)
         self._waiting: dict[int, Future[Any]] = {}
         self._running: dict[int, Future[Any]] = {}
-        self._demand = Demand(plan.max_workers, eager=plan.source.eager)
+        source = plan.source
+        self._demand = Demand(plan.max_workers, source.eager, after_broker=source.after_broker)
         self._losses = Losses(plan.retries, explains=plan.source.explains)
         self._attempts = Attempts(plan.retries, self._losses.attempt, self.call_ids.__next__)
         self._maps = MapTable(self._attempts)
@@ -273,7 +274,7 @@ class Manager(Intake):
                     case core.Dispatch():
                         events += self._dispatch(instruction)
                     case core.Lost():
-                        self._losses.lost(instruction, now)
+                        self._losses.lost(instruction, now, self._name_of(instruction.function))
                     case core.Recalled():
                         self._session.send(instruction.pod, Cancel(instruction.calls))
 
@@ -382,7 +383,8 @@ class Manager(Intake):
         number = request.find(self._running)
         if number is not None:
             self._attempts.forget(number)
-            failure = request.failure(self._scheduler.pod_of(number))
+            pod = self._scheduler.pod_of(number)
+            failure = request.failure(pod, self._name_of(self._scheduler.function_of(number)))
             # Told later: this may be a callback of a Future, in the middle of other instructions.
             self._inbox.put(core.Cancelled([number]))
             self._running.pop(number).set_exception(failure)

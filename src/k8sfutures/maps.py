@@ -102,7 +102,7 @@ class Map:
             raise outcome
         status, body = outcome
         if status == RESULT:
-            return loaded(body, self.function.name)
+            return loaded(body, self.function.name, index)
         raise failure_of(status, body, self.function.name, index=index)
 
     # --- the manager thread

@@ -155,7 +155,7 @@ class Renew:
 
     Attributes:
         group: number of the last group that the client has sent.
-        results: number of the last results that it has.
+        results: number of the last `Results`, or `Printed`, that it has.
         released: ids of blobs that no call will need that is not there yet.
         reporting: what it wants to hear, which may have changed since its `Attach`.
     """
@@ -222,7 +222,7 @@ class Hello:
         group: number of the newest group that it has seen from this client.
         holding: ids of the client's calls that it has, those included whose outcome the
             client has not confirmed.
-        results: number of the last results before those that follow this message.
+        results: number of the last `Results` or `Printed` before those that follow this message.
         shape: the settings that the pod was made with, as texts.
         pool_cpus: CPUs of the whole pool where it was made to have all that it can; else 0.
         blobs: ids of the client's blobs that it has.
@@ -287,9 +287,15 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """Pod to client: what calls say while they run, as (call id, item, CPU id, kind, body)."""
+    """Pod to client: what calls say while they run; kept by the pod as `Results` are.
+
+    Attributes:
+        number: in one count with those of `Results`.
+        lines: (call id, item, CPU id, kind, body) each.
+    """
 
     kind: ClassVar[int] = 12
+    number: int
     lines: list[tuple[int, int, int, int, bytes]]
 
 
@@ -334,6 +340,19 @@ class Held:
     kind: ClassVar[int] = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """Pod to client: calls of yours wait, as every CPU process is at work for other clients.
+
+    Attributes:
+        holders: (client, its CPU processes, seconds after which it is given up unless it is heard;
+            negative where it is there).
+    """
+
+    kind: ClassVar[int] = 17
+    holders: list[tuple[str, int, float]]
+
+
 Message = (
     Attach
     | Group
@@ -351,4 +370,5 @@ Message = (
     | Credit
     | Cancel
     | Held
+    | Occupied
 )

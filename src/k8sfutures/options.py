@@ -59,6 +59,14 @@ class Options:
         """What the scheduler is to know of them."""
         return Limits(self.retries, self.timeout)
 
+    def is_idle(self, retries: int) -> bool:
+        """Whether nothing runs again for what was chosen, as no retries are left for it.
+
+        Args:
+            retries: of a call for which none were chosen.
+        """
+        return bool(self.retry_on) and not (retries if self.retries is None else self.retries)
+
     def over(self, other: Options | None) -> Options:
         """These where they are given, else the other's."""
         if other is None:

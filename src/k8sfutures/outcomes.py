@@ -9,6 +9,7 @@ import platform
 import threading
 from typing import Any, Final
 
+from .attempts import called
 from .bodies import loads, unpacked
 from .chunks import Whole
 from .crashes import crash_of
@@ -27,12 +28,13 @@ from .tracebacks import alone
 LONGEST_NAME: Final = 40
 
 
-def loaded(body: bytes | None, function: str) -> Any:
+def loaded(body: bytes | None, function: str, index: int | None = None) -> Any:
     """Unpickle a result.
 
     Args:
         body: from the outcome.
         function: name of what returned it.
+        index: of its item in a map, or None where it was submitted.
 
     Raises:
         ResultNotLoadable: it cannot be unpickled here; the cause says why.
@@ -43,7 +45,8 @@ def loaded(body: bytes | None, function: str) -> Any:
         if isinstance(error, KeyboardInterrupt) and _in_main_thread():
             raise  # somebody has pressed Ctrl-C
         raise ResultNotLoadable(
-            f"what {function} returned or raised cannot be unpickled here: "
+            f"what {function if index is None else called(function, index)} returned or raised "
+            "cannot be unpickled here: "
             f"{type(error).__name__}: {error}"
         ) from error
 
@@ -88,9 +91,9 @@ def failure_of(
         What the function raised, or what became of the call.
     """
     if status == CRASHED:
-        return crash_of(body or b"", function)
+        return crash_of(body or b"", function, index)
     try:
-        error = loaded(body, function)
+        error = loaded(body, function, index)
     except ResultNotLoadable as not_loadable:
         stand_alone(not_loadable)
         return not_loadable
@@ -99,11 +102,13 @@ def failure_of(
     if isinstance(error, Raised):
         error, place = error
     if not isinstance(error, BaseException):
-        return ResultNotLoadable(f"{function} raised what is not an exception here: {error!r}")
+        return ResultNotLoadable(
+            f"{called(function, index)} raised what is not an exception here: {error!r}"
+        )
     stand_alone(error)
     if status == NOT_LOADABLE:
         failure = CallNotLoadable(
-            f"the pod could not unpickle the call of {function}: {type(error).__name__}: {error}"
+            f"the pod could not unpickle {called(function, index)}: {type(error).__name__}: {error}"
         )
         failure.__cause__ = error
     else:

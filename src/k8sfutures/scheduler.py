@@ -125,6 +125,13 @@ class Scheduler:
         """Name of the pod that has a call, if one has."""
         return next((pod.name for pod in self._pods.values() if call in pod.in_flight), None)
 
+    def function_of(self, call: int) -> int:
+        """Id of the function of a submitted call that is not done; 0 where it is not known."""
+        for pod in self._pods.values():
+            if call in pod.in_flight:
+                return pod.in_flight[call].call[1]
+        return self._backlog.function_of(call)
+
     def place_of(self, pod: str, call: int) -> tuple[int, int | None]:
         """A call's function, 0 where unknown, and the first index where it is a range of a map."""
         flight = self._pods[pod].in_flight.get(call) if pod in self._pods else None

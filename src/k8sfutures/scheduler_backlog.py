@@ -58,6 +58,13 @@ class Backlog:
         source = self.sources.get(map_id)
         return source.next if source is not None else 0
 
+    def function_of(self, call_id: int) -> int:
+        """Id of the function of a submitted call that waits, or 0."""
+        for entry in [*self._isolation.waiting, *self.pending]:
+            if not isinstance(entry, Source) and entry[0] == call_id:
+                return entry[1]
+        return 0
+
     def functions(self) -> set[int]:
         """Ids of the functions of all that waits, and of maps that may grow."""
         used = {source.function for source in self.sources.values()}
@@ -238,9 +245,10 @@ class Backlog:
             elif len(lost) > most:
                 pods, seconds = zip(*lost, strict=True)
                 if state is None:
-                    yield Lost(call[0], None, pods, seconds, most)
+                    yield Lost(call[0], None, pods, seconds, most, call[1])
                 else:
-                    yield from (Lost(None, i, pods, seconds, most) for i in state.unfinished())
+                    for item in state.unfinished():
+                        yield Lost(None, item, pods, seconds, most, call[1])
             elif state is not None:
                 again += self.singles(call[1], state, lost, limits)
             else:

@@ -256,6 +256,7 @@ class Lost:
         pods: what it was lost with, oldest first.
         seconds: since it had been given to each of them.
         retries: how many it had, where that was chosen for it.
+        function: its function's id.
     """
 
     call: int | None
@@ -263,6 +264,7 @@ class Lost:
     pods: tuple[str, ...]
     seconds: tuple[float, ...] = ()
     retries: int | None = None
+    function: int = 0
 
 
 @dataclass(frozen=True, slots=True)

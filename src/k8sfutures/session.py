@@ -9,20 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import field
 from typing import Final
 
 from . import scheduler_events as core
 from .admission import mismatch_of
 from .arrivals import Arrivals
+from .attached import GRACE, AttachedPod
 from .blobs import Blobs
 from .cargo import Cargo, group_until, last_number
 from .codec import Codec
 from .control import Plan
 from .demand import Demand
 from .drops import Drops
-from .errors import ExecutorBroken, InitializerFailed, MessageError, PodMismatch, PodsUnavailable
-from .freight import Freight
+from .errors import ExecutorBroken, MessageError, PodMismatch, PodsUnavailable
 from .link import ClientLink, LinkBlocked, LinkEvent, LinkFree, NobodyThere, Unroutable
 from .losses import Losses
 from .messages import (
@@ -36,6 +35,7 @@ from .messages import (
     Hello,
     InitializerRaised,
     Message,
+    Occupied,
     Printed,
     Recall,
     Renew,
@@ -45,12 +45,13 @@ from .messages import (
     Yield,
 )
 from .nesting import Nesting
+from .outages import Outages
 from .outcomes import initializer_failure
 from .output import Heard
 from .pods import CpusHeld, Credentials, PodEnded, StartupNews
+from .queueing import Queueing
 from .records import packed_filters, reporting
 from .scheduler import Scheduler
-from .values import dataclass
 
 logger = logging.getLogger(__name__)
 
@@ -65,32 +66,7 @@ also how soon a loss is noticed that nobody reports."""
 RETURN: Final = 15.0
 """Seconds that pods have to find the broker again after it was away."""
 
-GRACE: Final = 3.0
-"""Seconds that a pod whose queue is gone has to come back, if only its connection was lost."""
-
-QUIET: Final = 5.0
-"""Seconds that a first connection may take before the user is told that we wait. Should it fail in
-the end, the exception says why; to say the same here would be to say it twice."""
-
 NEVER: Final = float("inf")
-
-
-@dataclass(slots=True)
-class _Pod:
-    """What is known of a pod that has answered."""
-
-    name: str
-    arrivals: Arrivals
-    missing_since: float | None = None  # its queue is gone
-    grace: float = GRACE
-    freight: Freight = field(default_factory=Freight)
-    asked: bool = False  # what it holds, and it has not answered yet
-
-    def begin_anew(self) -> None:
-        """What was under way, to it or from it, may be lost: it is asked what it holds."""
-        self.asked = True
-        self.freight.begin_anew()
-        self.arrivals.begin_anew()
 
 
 Notice = core.Event | Heard | ExecutorBroken
@@ -119,11 +95,9 @@ class Session:
         self._versions = Versions.ours()
         self._codec: Codec | None = None
         self._link: ClientLink | None = None
-        self._pods: dict[str, _Pod] = {}
-        self._down: ExecutorBroken | None = None
-        self._blocked: str | None = None  # why the broker takes no messages
-        self._address = ""
-        self._quiet_until = NEVER
+        self._pods: dict[str, AttachedPod] = {}
+        self._queueing = Queueing()
+        self._outages = Outages(plan.startup_timeout)
         self._filters = packed_filters()  # those of the thread that made the executor
         self._drops, self._nesting = Drops(), Nesting(plan.within, plan.pool)
         self.news = ""
@@ -145,8 +119,9 @@ class Session:
         self._codec = Codec(found.key, self._plan.name, time.time_ns())
         self._link = self._plan.connect(found, self._plan.pool, self._plan.name, emit)
         self._link.start()
-        self._address, self._quiet_until = found.address, time.monotonic() + QUIET
-        self.renew_at = time.monotonic() + RENEW_EVERY
+        now = time.monotonic()
+        self._outages.connecting(found.address, now)
+        self.renew_at = now + RENEW_EVERY
 
     def up(self, now: float) -> None:
         """The broker is there, or there again: ask every pod what it holds of ours."""
@@ -154,25 +129,13 @@ class Session:
             # Until it says hello again. Pods lost the broker when we did, and some back off.
             pod.missing_since, pod.grace = now, RETURN
             pod.begin_anew()
-        self._down = self._blocked = None
-        self._address, self._quiet_until = "", now
+        self._outages.up(now)
         self._demand.called(now)
         self._broadcast(self._attach(), urgent=True)
 
     def down(self, error: ExecutorBroken) -> bool:
         """The broker is gone, or not there yet; True when that is new."""
-        new, self._down = self._down is None, error
-        if time.monotonic() >= self._quiet_until:
-            self._quiet_until = NEVER
-            if self._address:
-                timeout = self._plan.startup_timeout
-                logger.warning(
-                    "waiting for the broker at %s, for at most startup_timeout=%g s",
-                    *(self._address, timeout),
-                )
-            else:
-                logger.warning("%s (trying again)", error)
-        return new
+        return self._outages.down(error, time.monotonic())
 
     def noticed(self, event: LinkEvent, now: float) -> None:
         """Something is as it should not be at the broker, or is so no more."""
@@ -185,9 +148,9 @@ class Session:
                 if pod is not None and pod.missing_since is None:
                     pod.missing_since, pod.grace = now, GRACE
             case LinkBlocked():
-                self._blocked = event.reason  # neither do pods hear us, nor we them
+                self._outages.blocked = event.reason  # neither do pods hear us, nor we them
             case LinkFree():
-                self._blocked = None
+                self._outages.blocked = None
                 for pod in self._pods.values():
                     if pod.missing_since is not None:
                         pod.missing_since = now  # it has the whole time to come back
@@ -200,7 +163,7 @@ class Session:
             self.send(pod.name, self._renew(pod, pod.freight.release(gone)))
             if (
                 pod.missing_since is not None
-                and self._blocked is None
+                and self._outages.blocked is None
                 and now - pod.missing_since > pod.grace
             ):
                 yield from self._gone(
@@ -211,10 +174,11 @@ class Session:
 
     def nothing_there(self) -> ExecutorBroken:
         """Why no pod is there, as far as is known."""
-        if self._down is not None:
-            return self._down
+        if self._outages.error is not None:
+            return self._outages.error
         hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
-        hint += f"; the broker accepts no messages ({self._blocked})" if self._blocked else ""
+        if self._outages.blocked:
+            hint += f"; the broker accepts no messages ({self._outages.blocked})"
         hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
@@ -272,7 +236,7 @@ class Session:
         if self._link is not None and self._codec is not None:
             self._link.broadcast(self._codec.encode(message), urgent=urgent)
 
-    def _renew(self, pod: _Pod, released: list[int]) -> Renew:
+    def _renew(self, pod: AttachedPod, released: list[int]) -> Renew:
         return Renew(
             last_number(self._scheduler.group), pod.arrivals.number, released, self._reporting()
         )
@@ -281,7 +245,7 @@ class Session:
         """What is to be reported; the levels of loggers may have changed since the last time."""
         return None if self._plan.output == "off" else reporting(self._filters)
 
-    def _ask(self, pod: _Pod) -> None:
+    def _ask(self, pod: AttachedPod) -> None:
         """Ask one pod what it holds of ours."""
         pod.begin_anew()
         self.send(pod.name, self._attach())
@@ -307,14 +271,7 @@ class Session:
         try:
             sender, message = self._codec.decode(body)
         except MessageError as error:
-            if said := self._drops.note(str(error), time.monotonic()):
-                logger.warning("%s", said)
-            if error.protocol is not None and not self._pods:
-                yield PodMismatch(
-                    f"the pods of pool {self._plan.pool!r} speak {error}: they run another version "
-                    "of k8sfutures; build their image again (k8sfutures image build), or use "
-                    "another pool (setting pool)"
-                )
+            yield from self._unreadable(error)
             return
         match message:
             case Results():
@@ -329,13 +286,25 @@ class Session:
                     self._demand.left(sender, explained=True)
                     self._confirm(sender)
             case Printed():
-                yield Heard(sender, message.lines)
+                yield from self._printed(sender, message)
+            case Occupied():
+                self._occupied(sender, message)
             case InitializerRaised():
-                yield self._initializer_raised(sender, message)
+                yield initializer_failure(message.error, sender, message.cpu_id)
             case Goodbye():
                 yield from self._gone(sender, f"it ended: {message.reason}")
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
+
+    def _unreadable(self, error: MessageError) -> Iterator[Notice]:
+        if said := self._drops.note(str(error), time.monotonic()):
+            logger.warning("%s", said)
+        if error.protocol is not None and not self._pods:
+            yield PodMismatch(
+                f"the pods of pool {self._plan.pool!r} speak {error}: they run another version of "
+                "k8sfutures; build their image again (k8sfutures image build), or use another "
+                "pool (setting pool)"
+            )
 
     def _results(self, name: str, message: Results, size: int) -> Iterator[Notice]:
         pod = self._pods.get(name)
@@ -353,6 +322,25 @@ class Session:
             yield core.Arrived(name, outcomes)
         if pod.arrivals.must_confirm() or self._scheduler.is_draining(name):
             self._confirm(name)
+
+    def _printed(self, name: str, message: Printed) -> Iterator[Notice]:
+        pod = self._pods.get(name)
+        if pod is None:
+            return  # given up
+        new = pod.arrivals.printed(message.number)
+        if new:
+            yield Heard(name, message.lines)
+            if self._scheduler.is_draining(name):
+                self._confirm(name)
+        elif new is None and not pod.asked:
+            self._ask(pod)
+
+    def _occupied(self, name: str, message: Occupied) -> None:
+        busy = [pod for pod in self._pods if self._scheduler.in_flight(pod)]
+        if name in busy:
+            told = self._queueing.heard(name, message, busy, time.monotonic())
+            if told:
+                logger.warning("%s", told)
 
     def _of_pod(self, name: str, message: Chunk | Credit | Held) -> None:
         pod = self._pods.get(name)
@@ -396,7 +384,7 @@ class Session:
         if pod is None:
             logger.info("pod %s on %s: %d CPUs", name, message.node, len(message.cpu_ids))
             self._losses.joined(name, message.node)
-            pod = self._pods[name] = _Pod(name, Arrivals(message.results))
+            pod = self._pods[name] = AttachedPod(name, Arrivals(message.results))
             pod.freight.has(message.blobs, self._blobs.is_alive)  # if we had given it up
             self._demand.joined(name, len(message.cpu_ids), message.pool_cpus, time.monotonic())
             yield core.PodJoined(name, len(message.cpu_ids))
@@ -407,16 +395,15 @@ class Session:
                 # It had let go of us: all that we have sent meanwhile was for who we were before.
                 pod.begin_anew()
                 group = self._scheduler.group
+                gone = set(self._scheduler.in_flight(name)) - holding
+                self._outages.forgotten(name, len(gone))
             pod.asked = False
-            pod.arrivals.resume(message.results)
+            pod.arrivals.resume(message.results, afresh=another)
             pod.freight.has(message.blobs, self._blobs.is_alive)
             yield core.PodReported(name, group, holding)
         stale = sorted(holding.difference(self._scheduler.in_flight(name)))
         if stale:
             self.send(name, Recall(stale))
-
-    def _initializer_raised(self, name: str, message: InitializerRaised) -> InitializerFailed:
-        return initializer_failure(message.error, name, message.cpu_id)
 
     # --- pods that go
 
@@ -427,7 +414,8 @@ class Session:
         if ended.pod in self._pods:
             yield from self._gone(ended.pod, ended.reason)
         elif not self._pods:
-            if ended.failed and self._down is None and not self._demand.has_answered(ended.pod):
+            answered = self._demand.has_answered(ended.pod)
+            if ended.failed and not answered and self._outages.error is None:
                 # It never answered: another would end the same way.
                 yield PodsUnavailable(
                     f"no pod of pool {self._plan.pool!r} could be started: {ended.reason}"

@@ -201,6 +201,7 @@ class _MemoryPods:
     """A `PodSource`: pods of the cluster, started when the first executor wants them."""
 
     eager = True
+    after_broker = False
     explains = False
 
     def __init__(self, cluster: MemoryCluster) -> None:

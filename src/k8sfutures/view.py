@@ -50,6 +50,11 @@ class ExecutorView(K8sRabbitExecutor):
         self._closed = False
         self._open: set[Future[object]] = set()
 
+    @property
+    def chosen(self) -> Options:
+        """What was chosen for the calls that go through this view."""
+        return self._options
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As the executor does, with these options."""
         future = super().submit(fn, *args, **kwargs)

@@ -22,7 +22,7 @@ PURE_CORE = (
     "scheduler_records",
     *("worker.assignment", "worker.dispatch", "worker.frames", "worker.instructions"),
     *("worker.invariants", "worker.ledger", "worker.needs", "worker.nested", "worker.said"),
-    *("demand", "losses"),
+    *("demand", "losses", "queueing", "worker.occupancy", "attached"),
     *(f"pods.kubernetes.{name}" for name in ("capacity", "labels", "manifests", "placement")),
     *(f"pods.kubernetes.{name}" for name in ("room", "roster", "stories")),
 )

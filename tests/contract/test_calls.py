@@ -56,6 +56,15 @@ def test_any_callable_can_be_called(ex, call):
         assert ex.submit(call, *args).result() == call(*args)
 
 
+@pytest.mark.parametrize("what", [3, None, "pow", [1, 2]])
+def test_what_cannot_be_called_is_refused_at_once(ex, what):
+    words = re.escape(f"{what!r} is not callable")
+    with pytest.raises(TypeError, match=rf"^{words}: submit takes a function and its arguments"):
+        ex.submit(what)
+    with pytest.raises(TypeError, match=f"^{words}$"):
+        ex.map(what, [1])
+
+
 def test_a_function_sees_the_globals_that_it_has_now(ex):
     namespace = {"number": 1}
     exec("def read(): return number", namespace)

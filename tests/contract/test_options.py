@@ -94,7 +94,7 @@ def test_of_a_map_each_item_has_the_limit_and_its_neighbours_are_not_lost(ex):
     assert list(results) == list(range(7))
     results = ex.options(timeout=0.4).map(sleep_if_odd, [1, 2, 3, 7, 4, 5, 6], chunksize=7)
     assert [next(results) for _ in range(3)] == [1, 2, 3]
-    with pytest.raises(CallTimeout):
+    with pytest.raises(CallTimeout, match=r"^item 3 of the map of sleep_if_odd was ended, as it"):
         next(results)
 
 
@@ -237,11 +237,33 @@ def test_it_runs_again_as_often_as_any_call_if_nothing_else_was_chosen(make_exec
     error = ex.options(retry_on=ValueError).submit(fail_until, path, 9).exception(30)
     assert str(error) == "attempt 2"
     ex = make_executor(max_workers=1, retries=0)
-    error = ex.options(retry_on=ValueError).submit(fail_until, path, 9).exception(30)
+    with pytest.warns(UserWarning, match="no effect"):
+        view = ex.options(retry_on=ValueError)
+    error = view.submit(fail_until, path, 9).exception(30)
     assert str(error) == "attempt 3", "not at all"
     view = ex.options(retries=1).options(retry_on=ValueError).options(timeout=30)
     error = view.submit(fail_until, path, 9).exception(30)
     assert str(error) == "attempt 5"
+
+
+# --- what cannot be chosen
+
+
+def test_what_is_misspelt_is_named_with_the_nearest(ex):
+    with pytest.raises(TypeError, match=r"argument 'timout'\. Did you mean 'timeout'\?"):
+        ex.options(timout=3)
+    with pytest.raises(TypeError, match=r"'xyz'\. There are: retries, retry_on, timeout\."):
+        ex.options(retries=1, xyz=3)
+
+
+def test_to_retry_without_retries_is_warned_of(ex, make_executor):
+    with pytest.warns(UserWarning, match="retry_on has no effect with retries=0") as caught:
+        ex.options(retries=0, retry_on=ValueError)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="retry_on has no effect"):
+        make_executor(retries=0).options(retry_on=ValueError)
+    ex.options(retries=0)
+    ex.options(retry_on=ValueError)
 
 
 # --- cancel
@@ -258,6 +280,7 @@ def test_a_call_that_runs_can_be_cancelled(make_executor, capfd):
     with pytest.raises(concurrent.futures.CancelledError) as caught:
         future.result()
     assert type(caught.value) is CallCancelled
+    assert str(caught.value).startswith("the call of say_and_wait was cancelled while pod ")
     assert caught.value.pod
     done, pending = concurrent.futures.wait([future], timeout=5)
     assert (done, pending) == ({future}, set())
@@ -290,15 +313,20 @@ def test_what_is_done_or_is_not_ours_cannot_be_cancelled(ex):
     future.result()
     assert not ex.cancel(future, running=True)
     strange = concurrent.futures.Future()
-    strange.set_running_or_notify_cancel()
-    assert not ex.cancel(strange, running=True)
+    for running in (False, True):
+        with pytest.raises(ValueError, match=r"^<Future .*> is not from submit of this "):
+            ex.cancel(strange, running=running)
+    assert not strange.cancelled(), "it is left alone"
+    with pytest.raises(TypeError, match=r"takes a Future .*, not a str: 'x'"):
+        ex.cancel("x")
 
 
 def test_what_runs_at_another_executor_is_not_ours(make_executor, capfd):
     ex, other = make_executor(), make_executor()
     future = other.submit(say_and_wait)
     wait_for_output(capfd, "here I am")
-    assert not ex.cancel(future, running=True)
+    with pytest.raises(ValueError, match="only the executor that it is from can cancel it"):
+        ex.cancel(future, running=True)
     assert future.running()
     assert other.cancel(future, running=True)
 
@@ -570,7 +598,8 @@ def test_nothing_is_kept_of_calls_that_are_done(cluster, make_executor, path, ca
     assert pending[-1].cancel()
     assert ex.cancel(running, running=True)
     concurrent.futures.wait(pending, 30)
-    lost = ex.options(retries=0, retry_on=ValueError)
+    with pytest.warns(UserWarning, match="no effect"):
+        lost = ex.options(retries=0, retry_on=ValueError)
     futures = [lost.submit(say_and_wait)]
     wait_for_output(capfd, "here I am")
     cluster.lose_pod()

@@ -7,6 +7,7 @@ import logging
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -196,13 +197,32 @@ def test_a_crash_has_the_last_words(ex):
     assert "What it printed last:\n    line 11\n" in str(error)
 
 
-def test_a_crash_in_native_code_says_where_python_was(ex):
-    error = ex.submit(crash, "segfault").exception()
+def test_a_crash_in_native_code_says_where_python_was_once(make_executor, capfd):
+    with make_executor() as ex:
+        error = ex.submit(crash, "segfault").exception()
+    assert "line 29" in (said := "".join(capfd.readouterr()))
+    assert "Fatal" not in said, "that is in the exception"
+    assert "most recent call first" not in said
     assert error.output.endswith("line 29")
     assert error.stack.startswith("Fatal Python error: Segmentation fault")
     assert re.search(r'test_output\.py", line \d+ in crash', error.stack)
     assert "worker/cpu_process.py" not in error.stack, "frames of ours"
     assert ". Where it was:\n    Fatal Python error" in str(error)
+
+
+def watch_a_crash():
+    program = "import faulthandler; faulthandler.enable(); faulthandler._sigsegv()"
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    time.sleep(0.2)
+    return done.returncode
+
+
+def test_a_crash_of_a_program_that_a_call_has_started_is_told_in_full(make_executor, capfd):
+    with make_executor() as ex:
+        assert ex.submit(watch_a_crash).result() == -signal.SIGSEGV
+    error = capfd.readouterr().err
+    assert error.count("Fatal Python error: Segmentation fault") == 1
+    assert "most recent call first" in error
 
 
 # --- records

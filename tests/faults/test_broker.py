@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import time
+
 import pytest
 from faults import travels, wait_for_end, wait_until, work
 
@@ -13,6 +17,18 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
 def square(n):
     return n * n
+
+
+def say(journal, count, seconds):
+    """Prints and logs, and notes in the journal when it has begun and when it is done."""
+    with journal.open("a") as file:
+        file.write("begun\n")
+    for number in range(count):
+        print("line", number)
+        logging.getLogger("app").warning("record %d", number)
+        time.sleep(seconds)
+    with journal.open("a") as file:
+        file.write("done\n")
 
 
 @pytest.fixture
@@ -39,6 +55,21 @@ def queues(broker, kind):
 def delete(broker, queue):
     """As somebody does in the broker's web pages: it is another's, and goes all the same."""
     broker.control("delete_queue", queue)
+
+
+MUCH = 200_000
+"""Lines; 2 MiB of them are kept."""
+
+
+def print_much(journal):
+    with journal.open("a") as file:
+        file.write("begun\n")
+    while not journal.with_name("go").exists():
+        time.sleep(0.01)
+    for number in range(MUCH):
+        print("much", number)
+    with journal.open("a") as file:
+        file.write("done\n")
 
 
 # --- connections
@@ -78,6 +109,49 @@ def test_a_broker_that_is_away_while_calls_run_gets_their_results_afterwards(
     told = [one.getMessage() for one in caplog.records if "trying again" in one.getMessage()]
     assert len(told) == 1, "once for each time that it is away"
     assert f"the connection to the broker at {safe(faulty_proxy)} is lost: " in told[0]
+
+
+def test_what_calls_say_while_the_broker_is_away_comes_afterwards(
+    rabbitmq, faulty_proxy, journal, caplog, capfd
+):
+    """And so does what was on its way; that it is back is told, and that it was away, once each."""
+    with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+        talking = ex.submit(say, journal.path, 300, 0.005)
+        journal.wait_for("begun")
+        wait_until(lambda: "record 20" in caplog.text)
+        faulty_proxy.go_away()
+        wait_until(lambda: "trying again" in caplog.text)
+        journal.wait_for("done")
+        assert not talking.done()
+        faulty_proxy.come_back()
+        talking.result(30)
+    said = [line.partition(" | ")[2] for line in capfd.readouterr().out.splitlines()]
+    assert said == [f"line {number}" for number in range(300)]
+    logged = [one.getMessage() for one in caplog.records if one.name == "app"]
+    assert [text.partition(" | ")[2] for text in logged] == [f"record {n}" for n in range(300)]
+    told = [one.getMessage() for one in caplog.records if "k8sfutures" in one.name]
+    address = re.escape(safe(faulty_proxy))
+    assert len(told) == 2
+    assert re.fullmatch(rf"the connection to the broker at {address} is lost: .*again\)", told[0])
+    assert re.fullmatch(rf"the connection to the broker at {address} is back after .* s", told[1])
+
+
+def test_what_is_too_much_while_the_broker_is_away_is_counted(
+    rabbitmq, faulty_proxy, journal, caplog, capfd
+):
+    with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+        talking = ex.submit(print_much, journal.path)
+        journal.wait_for("begun")
+        faulty_proxy.go_away()
+        wait_until(lambda: "trying again" in caplog.text)
+        journal.path.with_name("go").touch()
+        journal.wait_for("done")
+        faulty_proxy.come_back()
+        talking.result(30)
+    out, error = capfd.readouterr()
+    dropped = sum(int(n.replace(",", "")) for n in re.findall(r"([\d,]+) lines dropped", error))
+    assert dropped > 0
+    assert out.count("| much") + dropped == MUCH
 
 
 @pytest.mark.slow

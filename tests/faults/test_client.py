@@ -26,7 +26,7 @@ def square(n):
 # --- Ctrl-C
 
 INTERRUPTED = """
-    import os, sys, threading, time
+    import atexit, os, sys, threading, time
     from k8sfutures import K8sRabbitExecutor
 
     def work(journal, n):
@@ -89,6 +89,7 @@ INTERRUPTED = """
         ready_once_closed(ex)
         ex.shutdown()
     elif where == "the interpreter's exit":
+        atexit.register(print, "the end")
         begin(ex)
         ready_once_closed(ex)
 """
@@ -106,7 +107,7 @@ def test_ctrl_c_ends_the_program_and_its_calls(rabbitmq, program, journal, where
     running.wait_for("ready")
     pods = rabbitmq.pids()
     running.interrupt()
-    code, _, error = running.end()
+    code, out, error = running.end()
     for _ in range(rabbitmq.slots):
         journal.wait_for("interrupted .*")
     wait_until(lambda: len(journal.lines()) == 2 * rabbitmq.slots)  # what waited never started
@@ -115,10 +116,11 @@ def test_ctrl_c_ends_the_program_and_its_calls(rabbitmq, program, journal, where
     numbers = [int(word.rstrip(";")) for word in told[0].split() if word.rstrip(";").isdigit()]
     # The map may have been let go of before.
     assert sum(numbers) in ({10, 20} if where == "map" else {10})
+    assert code == -signal.SIGINT
     if where == "the interpreter's exit":
         assert error.splitlines() == told, "Python cannot raise anything there"
+        assert out == "the end\n", "what is registered for the end of the program is done"
     else:
-        assert code == -signal.SIGINT
         assert error.count("Traceback") == 1
         assert error.rstrip().splitlines()[-1] == "KeyboardInterrupt" or told[0] in error
     if where not in {"map", "the end of with", "shutdown"}:
@@ -275,6 +277,7 @@ def test_a_start_that_fails_is_told_once(rabbitmq, program, tmp_path, monkeypatc
     assert error.count(words) == 1 or (words == "refused" and error.count("no broker at") == 1)
     assert "secret" not in error
     assert "pika" not in error
+    assert rabbitmq.pids() == {}, "no pod is left that could do nothing"
 
 
 # --- an exception in the with block
@@ -313,9 +316,27 @@ def with_support(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(faults.__file__).parent), prepend=os.pathsep)
 
 
+def test_a_client_whose_calls_wait_for_those_of_another_is_told_whose(
+    rabbitmq, program, journal, with_support, tmp_path, caplog
+):
+    running = program(BUSY, rabbitmq.pool, journal.path, tmp_path / "now", 6)
+    running.wait_for("ready")
+    wait_until(lambda: len(journal.lines()) == rabbitmq.slots)
+    with rabbitmq.executor() as ex:
+        future = ex.submit(square, 5)
+        wait_until(lambda: "calls wait: " in caplog.text)
+        assert not future.done()
+        (tmp_path / "now").touch()
+        assert future.result(30) == 25
+    (told,) = [one.getMessage() for one in caplog.records if "calls wait" in one.getMessage()]
+    assert f" work for another client: process {running.pid} on " in told
+    assert "does not answer" not in told
+    assert running.end()[0] == 0
+
+
 @pytest.mark.slow
 def test_pods_drop_the_work_of_a_client_that_is_killed_and_stay_warm(
-    rabbitmq, program, journal, with_support, tmp_path
+    rabbitmq, program, journal, with_support, tmp_path, caplog
 ):
     running = program(BUSY, rabbitmq.pool, journal.path, tmp_path / "never", 6)
     running.wait_for("ready")
@@ -323,9 +344,13 @@ def test_pods_drop_the_work_of_a_client_that_is_killed_and_stay_warm(
     pods = rabbitmq.pids()
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
-    assert wait_for_end(process, 40), "nobody waits for this call"
     with rabbitmq.executor() as ex:
-        assert ex.submit(square, 5).result(30) == 25
+        future = ex.submit(square, 5)
+        wait_until(lambda: "does not answer, and is given up in " in caplog.text, seconds=5)
+        assert not future.done()
+        assert future.result(30) == 25
+    assert f"process {running.pid} on " in caplog.text
+    assert wait_for_end(process, 1), "nobody waited for this call"
     assert rabbitmq.pids() == pods
     assert len(journal.lines()) == rabbitmq.slots, "what waited was never started"
 
@@ -345,8 +370,10 @@ def test_a_client_that_is_stopped_for_longer_than_its_lease_goes_on_afterwards(
     os.kill(running.pid, signal.SIGCONT)
     assert running.say() == "0 1 2 3 4 5"
     assert running.say() == "8"
-    code, _, _ = running.end()
+    code, _, error = running.end()
     assert code == 0
+    assert error.count("is lost: ") == error.count("is back after ") == 1
+    assert error.count("has not heard from this client for so long that it has let go of it") == 1
     starts = [line.split()[1] for line in journal.lines() if line.startswith("start")]
     assert set(starts) == set("012345")
 

@@ -345,6 +345,20 @@ class TestFailures:
         assert not any(process_exists(pid) for pid in pids())
         assert local_broker_status() is None
 
+    def test_one_that_starts_is_stopped_without_waiting_for_it(
+        self, cache: Path, fake_server
+    ) -> None:
+        """It hears no SIGTERM before it has started, and the program that wanted it is gone."""
+        pids = fake_server("trap '' TERM; while :; do read line < /dev/zero; done")
+        starter = subprocess.Popen([sys.executable, "-c", START], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while local_broker_status() is None and time.monotonic() < deadline:
+            assert starter.poll() is None
+        starter.kill()
+        starter.wait()
+        assert stop_local_broker(timeout=3600) is True
+        assert not any(process_exists(pid) for pid in pids())
+
     def test_its_port_is_taken(self, cache: Path, fake_server) -> None:
         pids = fake_server("echo '{error, eaddrinuse}'; exit 1")
         with pytest.raises(BrokerUnreachable, match="eaddrinuse"):

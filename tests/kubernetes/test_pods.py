@@ -390,7 +390,7 @@ def test_a_pool_is_deleted_by_the_command_line(kube, capsys):
     assert said.startswith("command-line  k8sfutures-")
     assert "CPUs 0 of" in said
     assert main(["pool", "delete", "command-line", *cluster]) == 0
-    assert capsys.readouterr().out == "asked 1 pods of pool command-line to end\n"
+    assert capsys.readouterr().out == "asked 1 pod of pool command-line to end\n"
     wait_until(lambda: not (kube.jobs() or kube.running()), 30)
     assert main(["pool", "delete", "command-line", *cluster]) == 1
     said = capsys.readouterr()

@@ -69,6 +69,35 @@ class TestResults:
         assert arrivals.number == 1
 
 
+class TestOutput:
+    def test_comes_once_whatever_comes_again(self):
+        arrivals = Arrivals(0)
+        assert arrivals.printed(1)
+        assert arrivals.results(Results(2, [small(1)]), 9) == [small(1)]
+        assert arrivals.printed(3)
+        arrivals.begin_anew()
+        arrivals.resume(0)  # nothing was confirmed yet, so all comes again
+        assert not arrivals.printed(1)
+        arrivals.results(Results(2, [small(1)]), 9)
+        assert not arrivals.printed(3)
+        assert arrivals.number == 3
+        assert arrivals.printed(4)
+
+    def test_waits_for_what_was_before_it(self):
+        arrivals = Arrivals(0)
+        assert arrivals.printed(2) is None
+        assert arrivals.number == 0
+        arrivals.resume(0)
+        assert arrivals.printed(1)
+        assert arrivals.printed(2)
+
+    def test_of_a_pod_that_has_let_go_of_us_is_new(self):
+        arrivals = Arrivals(0)
+        assert arrivals.printed(1)
+        arrivals.resume(0, afresh=True)
+        assert arrivals.printed(1)
+
+
 @given(st.data())
 def test_whatever_is_lost_no_outcome_is_wrong_and_none_is_confirmed_that_is_not_here(data):
     """Chunks and results of several calls, of which some never arrive."""

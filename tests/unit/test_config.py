@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sfutures import config
+from k8sfutures import K8sRabbitExecutor, config
 from k8sfutures.address import parse_amqp_url
 from k8sfutures.config import (
     Settings,
@@ -318,12 +318,57 @@ class TestValues:
                 load()
 
 
+class TestAddresses:
+    @pytest.mark.parametrize("url", ["localhost:5672", "broker.example:5672/prod", "10.0.0.1:5671"])
+    def test_a_missing_scheme_is_named(self, load, url: str) -> None:
+        with pytest.raises(SettingValueError) as caught:
+            load(amqp_url=url)
+        assert str(caught.value).startswith(f"amqp_url={url!r} (keyword argument): ")
+        assert f"this AMQP URL has no scheme: write amqp://{url}, or" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "url", ["me:hunter2@localhost:5672", "localhost:hunter2", "me:hunter2"]
+    )
+    def test_what_may_be_a_password_is_not_shown(self, load, url: str) -> None:
+        with pytest.raises(SettingValueError) as caught:
+            load(amqp_url=url)
+        assert "hunter2" not in str(caught.value)
+
+
 class TestNames:
     def test_unknown_keyword(self, load) -> None:
         with pytest.raises(
             SettingTypeError, match=r"unexpected keyword argument 'retires'.*'retries'"
         ):
             load(retires=3)
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("max_worker", "Did you mean 'max_workers'?"),
+            ("workers", "Did you mean 'max_workers'?"),
+            ("initialiser", "Did you mean 'initializer'?"),
+            ("init_args", "Did you mean 'initargs'?"),
+            ("mpcontext", "Did you mean 'mp_context'?"),
+            ("max_task_per_child", "Did you mean 'max_tasks_per_child'?"),
+            (
+                "timeout",
+                "ex.options(timeout=...); how long calls wait for the first pod is startup",
+            ),
+            ("retry_on", "ex.options(retry_on=...)"),
+            ("chunksize", "It is an argument of map."),
+        ],
+    )
+    def test_what_the_executor_takes_beside_settings_is_known(self, name: str, words: str) -> None:
+        with pytest.raises(SettingTypeError) as caught:
+            K8sRabbitExecutor(**{name: 1})
+        assert f"unexpected keyword argument {name!r}." in str(caught.value)
+        assert words in str(caught.value)
+
+    def test_an_argument_of_the_executor_is_no_setting_in_a_file(self, load, project: Path) -> None:
+        (project / "k8sfutures.toml").write_text("max_workers = 3")
+        with pytest.raises(SettingValueError, match="is an argument of K8sRabbitExecutor, and no"):
+            load()
 
     def test_unknown_keyword_that_is_like_nothing(self, load) -> None:
         with pytest.raises(SettingTypeError, match="There are: amqp_url, "):

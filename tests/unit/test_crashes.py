@@ -68,6 +68,12 @@ def test_what_ran_for_too_long():
     assert (error.timeout, error.seconds, error.output) == (10.0, 12.3, "step 1\nstep 2")
 
 
+def test_of_a_map_the_item_is_named():
+    for changes in ({}, {"ended": "timeout", "limit": 10.0}, {"ended": "cancelled"}):
+        error = crash_of(msgpack.packb(STORY | changes), "simulate", 3)
+        assert "item 3 of the map of simulate was " in str(error)
+
+
 def test_what_was_cancelled():
     error = crash(ended="cancelled")
     assert type(error) is CallCancelled

@@ -35,6 +35,16 @@ def test_an_eager_client_asks_before_the_broker_has_said_who_is_there() -> None:
     assert a_demand(3, eager=True).take(0.0, busy=False) == Need(3)
 
 
+def test_where_the_broker_is_anothers_it_is_reached_first() -> None:
+    demand = Demand(3, eager=True, after_broker=True)
+    assert demand.take(0.0, busy=True) is None
+    assert demand.deadline() == NEVER
+    demand.called(1.0)
+    need = demand.take(1.0, busy=True)
+    assert need is not None
+    assert need.cpus == 3
+
+
 def test_where_nobody_is_there_pods_are_asked_for_at_once() -> None:
     demand = a_demand(3)
     demand.called(0.0)

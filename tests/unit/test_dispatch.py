@@ -25,6 +25,7 @@ from k8sfutures.worker.kept import MOST_KEPT
 from k8sfutures.worker.shared_memory import Shared
 
 F = 1
+TEMPLATE = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0, {}, 0, [])
 
 
 class Play:
@@ -253,8 +254,7 @@ class TestOutcomes:
         assert play.flush() == [(1, 0, RESULT, 10, b"r")]
         assert play.dispatcher.busy
         play.sent.clear()
-        template = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0, {}, 0, [])
-        play.dispatcher.hello("c", template)
+        play.dispatcher.hello("c", TEMPLATE)
         play.go()
         hello, results = play.sent
         assert (hello.reply, hello.group, hello.holding, hello.results) == (True, 1, [1], 0)
@@ -293,7 +293,26 @@ class TestOutcomes:
         play.dispatcher.frames(0, [(play.pipes[0][0], 0, kinds.PRINTED, 2, b"caf\xc3\xa9 \xff")])
         assert play.dispatcher.has_outcomes()
         play.flush()
-        assert play.messages(Printed) == [Printed([(1, 0, 0, 2, b"caf\xc3\xa9 \xff")])]
+        assert play.messages(Printed) == [Printed(1, [(1, 0, 0, 2, b"caf\xc3\xa9 \xff")])]
+
+    def test_what_calls_print_comes_again_until_it_is_confirmed(self):
+        play = Play().attach()
+        play.group([(1, 0)])
+        token = play.pipes[0][0]
+        play.dispatcher.frames(0, [(token, 0, kinds.PRINTED, 2, b"a\n")])
+        play.flush()
+        play.dispatcher.frames(0, [(token, 0, RESULT, 5, b"r")])
+        play.flush()
+        said, done = Printed(1, [(1, 0, 0, 2, b"a\n")]), Results(2, [(1, 0, RESULT, 5, b"r")])
+        assert play.sent == [said, done]
+        for confirmed, again in ((0, [said, done]), (1, [done]), (2, [])):
+            play.dispatcher.renew("c", Renew(1, confirmed, []), 0.0)
+            play.sent.clear()
+            play.attach()  # the connection was lost
+            play.dispatcher.hello("c", TEMPLATE)
+            play.go()
+            hello, *rest = play.sent
+            assert (hello.results, rest) == (confirmed, again)
 
 
 class TestFaults:
@@ -454,8 +473,7 @@ class TestInitializers:
         play.group([(1, 0)])
         play.dispatcher.frames(0, [(play.start(), 0, kinds.INITIALIZER_RAISED, 0, b"e")])
         play.go()
-        template = Hello("pod", "node", 1, [0], ("3", 1, "3"), False, 0, [], 0, {}, 0, [])
-        play.dispatcher.hello("c", template)
+        play.dispatcher.hello("c", TEMPLATE)
         play.go()
         assert play.messages(InitializerRaised) == [InitializerRaised(0, b"e")] * 2
 

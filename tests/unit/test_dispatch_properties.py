@@ -267,7 +267,8 @@ class Machine(RuleBasedStateMachine):
                 for call_id in lost:
                     del session.open[call_id]
             case Printed():
-                pass
+                assert message.number <= session.results + 1, "output with a gap"
+                session.results = max(session.results, message.number)
 
     def spawn(self, cpu_id):
         self.processes[cpu_id] = Process()

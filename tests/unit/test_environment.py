@@ -28,6 +28,11 @@ def test_a_mistyped_variable_is_named_with_the_nearest_one(variable, nearest):
     assert text == f"the environment variable {variable} is not used: did you mean {nearest}?"
 
 
+def test_an_argument_of_the_executor_is_said_to_be_one():
+    (text,) = strange_variables({"K8SFUTURES_MAX_WORKERS": "2"}, SETTINGS).values()
+    assert text.endswith("max_workers is an argument of K8sRabbitExecutor, and no setting")
+
+
 def test_one_that_is_like_no_other():
     (text,) = strange_variables({"K8SFUTURES_ZZZZZZZZZZZZZZZZZZZ": "x"}, SETTINGS).values()
     assert "no setting has a name like that" in text

@@ -117,14 +117,14 @@ def test_a_failure_names_its_pods_in_their_order_with_the_reason_of_each() -> No
     losses = some_losses(2)
     for pod in "bca":
         losses.gone(pod, f"reason of {pod}", explained=True)
-    losses.lost(a_call("c", "a", "b"), 0.0)
+    losses.lost(a_call("c", "a", "b"), 0.0, "simulate")
     ((_, error),) = losses.take(0.0)
     assert (error.pods, error.reasons) == (
         ("c", "a", "b"),
         ("reason of c", "reason of a", "reason of b"),
     )
     assert str(error) == (
-        "the call was lost with 3 pods and is not tried again (retries=2); "
+        "the call of simulate was lost with 3 pods and is not tried again (retries=2); "
         "it may be what ended them:\n"
         "  1. c: reason of c\n  2. a: reason of a\n  3. b: reason of b"
     )
@@ -133,10 +133,11 @@ def test_a_failure_names_its_pods_in_their_order_with_the_reason_of_each() -> No
 def test_a_call_that_was_lost_with_one_pod_is_not_accused() -> None:
     losses = some_losses(0)
     losses.gone("a", "its node is gone", explained=True)
-    losses.lost(a_call("a"), 0.0)
+    losses.lost(Lost(None, (1, 7), ("a",)), 0.0, "simulate")
     ((_, error),) = losses.take(0.0)
     assert str(error) == (
-        "the call was lost with 1 pod and is not tried again (retries=0):\n  1. a: its node is gone"
+        "item 7 of the map of simulate was lost with 1 pod and is not tried again (retries=0):\n"
+        "  1. a: its node is gone"
     )
 
 

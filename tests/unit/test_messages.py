@@ -29,6 +29,7 @@ from k8sfutures.messages import (
     Held,
     Hello,
     InitializerRaised,
+    Occupied,
     Printed,
     Recall,
     Renew,
@@ -95,8 +96,13 @@ MESSAGES = {
     Credit: st.builds(Credit, ints),
     Cancel: st.builds(Cancel, st.lists(ints)),
     Held: st.builds(Held),
+    Occupied: st.builds(
+        Occupied, st.lists(st.tuples(texts, ints, st.floats(allow_nan=False)), max_size=3)
+    ),
     Printed: st.builds(
-        Printed, st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3)
+        Printed,
+        ints,
+        st.lists(st.tuples(ints, ints, ints, ints, st.binary(max_size=9)), max_size=3),
     ),
 }
 any_message = st.one_of(*MESSAGES.values())

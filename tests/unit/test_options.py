@@ -40,6 +40,13 @@ def test_what_cannot_work_is_refused(values, kind, words):
         Options.of(*values)
 
 
+def test_what_no_retries_are_left_for_is_idle():
+    assert Options(0, (OSError,)).is_idle(3)
+    assert Options(None, (OSError,)).is_idle(0)
+    assert not Options(1, (OSError,)).is_idle(0)
+    assert not Options(0).is_idle(3)
+
+
 def test_options_add_up():
     both = Options(1, (KeyError,), 2.0)
     assert Options().over(both) == both

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sfutures.messages import DROPPED, RECORD, STDERR, STDOUT, Attach, Printed
+from k8sfutures.messages import DROPPED, RECORD, STDERR, STDOUT, Attach
 from k8sfutures.worker import said as module
 from k8sfutures.worker.ledger import Client, Job, Part, Slot
 from k8sfutures.worker.said import (
@@ -19,6 +19,10 @@ from k8sfutures.worker.said import (
 )
 
 LINE = b"x" * 79 + b"\n"
+CRASH = (
+    *(b"before\nFatal Python error: ", b"Segmentation fault\n\n"),
+    b'Current thread 0x0123 (most recent call first):\n  File "f.py", line 4 in f\n',
+)
 
 
 class TestBounds:
@@ -30,12 +34,10 @@ class TestBounds:
         said.add(2, 0, 4, STDERR, b"d\n")
         said.add(2, 0, 4, RECORD, b"r")
         said.add(2, 0, 4, RECORD, b"s")
-        assert said.take() == Printed(
-            [
-                *((1, 0, 3, STDOUT, b"ab\n"), (1, 0, 3, STDERR, b"c\n")),
-                *((2, 0, 4, STDERR, b"d\n"), (2, 0, 4, RECORD, b"r"), (2, 0, 4, RECORD, b"s")),
-            ]
-        )
+        assert said.take()[0] == [
+            *((1, 0, 3, STDOUT, b"ab\n"), (1, 0, 3, STDERR, b"c\n")),
+            *((2, 0, 4, STDERR, b"d\n"), (2, 0, 4, RECORD, b"r"), (2, 0, 4, RECORD, b"s")),
+        ]
         assert said.lines == []
 
     def flood(self, said, call, pieces):
@@ -52,8 +54,18 @@ class TestBounds:
         said = Said()
         for call in range(100):
             self.flood(said, call, 50)
-        size = sum(len(line[4]) for line in said.take().lines)
+        size = sum(len(line[4]) for line in said.take()[0])
         assert MOST_OF_CLIENT / 2 < size < MOST_OF_CLIENT
+
+    def test_what_was_sent_and_is_not_confirmed_counts_as_well(self):
+        said = Said()
+        for call in range(100):
+            self.flood(said, call, 50)
+        _, cost = said.take()
+        said.renew(unconfirmed=cost)  # it is kept, to be sent again if need be
+        assert self.flood(said, 101, 50) < 50
+        said.renew(unconfirmed=0)
+        assert self.flood(said, 102, 50) == 50
 
     def test_what_was_cut_is_told_with_the_next_sign_of_life(self):
         said = Said()
@@ -61,7 +73,7 @@ class TestBounds:
         said.take()
         said.renew()
         left = (1000 - kept) * 100
-        assert said.take().lines == [(1, 0, 3, DROPPED, b"%d %d" % (left, left * len(LINE)))]
+        assert said.take()[0] == [(1, 0, 3, DROPPED, b"%d %d" % (left, left * len(LINE)))]
         assert self.flood(said, 1, 1) == 1
 
     def test_it_is_told_when_the_call_ends(self):
@@ -69,7 +81,7 @@ class TestBounds:
         self.flood(said, 1, 1000)
         said.take()
         said.ended(1, 0)
-        ((call, item, _, kind, _),) = said.take().lines
+        ((call, item, _, kind, _),) = said.take()[0]
         assert (call, item, kind) == (1, 0, DROPPED)
 
     def test_no_line_begins_in_its_middle(self):
@@ -77,9 +89,9 @@ class TestBounds:
         assert not said.add(1, 0, 3, STDOUT, b"x" * MOST_OF_CALL + b"the beg")
         said.renew()
         assert said.add(1, 0, 3, STDOUT, b"inning\nwhole\n")
-        assert said.take().lines[-1] == (1, 0, 3, STDOUT, b"whole\n")
+        assert said.take()[0][-1] == (1, 0, 3, STDOUT, b"whole\n")
         said.renew()
-        assert said.take().lines == [(1, 0, 3, DROPPED, b"1 7")]
+        assert said.take()[0] == [(1, 0, 3, DROPPED, b"1 7")]
 
     @given(st.lists(st.tuples(st.integers(1, 99_999), st.booleans()), max_size=80))
     def test_every_line_and_byte_is_counted(self, pieces):
@@ -93,7 +105,7 @@ class TestBounds:
                 said.renew()
         said.ended(1, 0)
         lines = size = 0
-        for _, _, _, kind, body in said.take().lines:
+        for _, _, _, kind, body in said.take()[0]:
             if kind == DROPPED:
                 some, more = map(int, body.split())
                 lines, size = lines + some, size + more
@@ -205,3 +217,32 @@ class TestWhoseWords:
         sayings = Sayings({4: slot})
         assert sayings.printed(4, STDOUT, b"words\n")
         assert sayings.take_log() == b""
+
+    def say(self, slot, sayings, *pieces):
+        for piece in pieces:
+            assert sayings.printed(4, STDERR, piece)
+        return b"".join(line[4] for line in slot.jobs[9].client.said.take()[0])
+
+    def test_last_words_are_for_the_exception_alone(self, slot):
+        sayings = Sayings({4: slot})
+        assert self.say(slot, sayings, *CRASH) == b"before\n"
+        output, stack = slot.words.last_lines((9, 3))
+        assert output == "before"
+        assert stack.startswith("Fatal Python error: Segmentation fault")
+
+    @pytest.mark.parametrize("how", ["it says more", "time passes", "it is too much"])
+    def test_those_of_another_process_come_as_soon_as_that_is_known(self, slot, how):
+        """A call that has started a program which crashes goes on."""
+        sayings = Sayings({4: slot})
+        self.say(slot, sayings, *CRASH)
+        if how == "it says more":
+            sayings.heard(slot, 9, 3, STDOUT, b"more\n")
+        elif how == "time passes":
+            sayings.tick()
+            assert self.say(slot, sayings) == b""
+            sayings.tick()
+        else:
+            sayings.printed(4, STDERR, b"x" * module.MOST_HELD)
+        said = self.say(slot, sayings)
+        assert said.startswith(b"".join(CRASH).removeprefix(b"before\n"))
+        assert self.say(slot, sayings, b"after\n") == b"after\n"

@@ -274,7 +274,7 @@ class TestMaps:
         play.handle(PodJoined("b", 4))
         assert play.ranges() == [Range(1, 0, 1), Range(1, 2, 1), Range(1, 3, 1)]
         lost = play.handle(PodGone("b"))
-        assert lost == [Lost(None, (1, index), ("a", "b"), (0.0, 0.0), 1) for index in (0, 2, 3)]
+        assert lost == [Lost(None, (1, index), ("a", "b"), (0.0, 0.0), 1, 1) for index in (0, 2, 3)]
         assert play.scheduler.idle
 
     def test_a_range_given_back_whole_stays_whole(self):
@@ -323,14 +323,14 @@ class TestFaults:
         play.handle(PodGone("a"))
         play.handle(PodJoined("b", 1))
         assert play.sent() == {"b": [1]}
-        assert play.handle(PodGone("b")) == [Lost(1, None, ("a", "b"), (0.0, 0.0), 1)]
+        assert play.handle(PodGone("b")) == [Lost(1, None, ("a", "b"), (0.0, 0.0), 1, 1)]
         play.handle(PodJoined("c", 1))
         assert play.sent() == {"c": [2]}
 
     def test_without_retries_a_call_is_lost_at_once(self):
         play = Play({"a": 1}, retries=0)
         play.submit(1)
-        assert play.handle(PodGone("a")) == [Lost(1, None, ("a",), (0.0,), 0)]
+        assert play.handle(PodGone("a")) == [Lost(1, None, ("a",), (0.0,), 0, 1)]
 
     def test_what_never_arrived_is_sent_again_and_counts_as_no_loss(self):
         play = Play({"a": 2}, retries=0)
@@ -439,7 +439,7 @@ class TestLimits:
     def test_a_call_has_retries_of_its_own(self):
         play = Play({"a": 2}, retries=0)
         play.handle(Submitted(calls(1, 2), {1: Limits(retries=1)}))
-        assert play.handle(PodGone("a")) == [Lost(2, None, ("a",), (0.0,), 0)]
+        assert play.handle(PodGone("a")) == [Lost(2, None, ("a",), (0.0,), 0, 1)]
         play.handle(PodJoined("b", 2))
         assert play.sent() == {"b": [1]}
 
@@ -485,7 +485,7 @@ class TestLimits:
         again = Retried(calls(5)[0], None, Limits(1), settle.lost[1])
         play.handle(Again([again]))
         assert play.sent() == {"b": [5]}
-        assert play.handle(PodGone("b")) == [Lost(5, None, ("a", "b"), (0.0, 0.0), 1)]
+        assert play.handle(PodGone("b")) == [Lost(5, None, ("a", "b"), (0.0, 0.0), 1, 1)]
 
     def test_losses_are_told_with_the_time_since_the_call_was_given(self):
         scheduler = Scheduler(retries=0)

@@ -98,6 +98,10 @@ class PodSource(Protocol):
     eager: bool
     """Whether pods are to be looked for, and started, before the broker has said who is there."""
 
+    after_broker: bool
+    """Whether no pod is to be started before the broker has been reached: it is another's, and what
+    is wrong with its address would be wrong for pods, too."""
+
     explains: bool
     """Whether the cause of a pod's loss may become known some seconds after the loss itself."""
 

@@ -63,6 +63,7 @@ class LocalPods:
 
     def __init__(self, settings: Settings, pool: str) -> None:
         self._settings = settings
+        self.after_broker = settings.amqp_url is not None
         self._pool = pool
         self._tls = tls_of(
             *(settings.tls_ca, settings.tls_certificate, settings.tls_key), (settings.amqp_url,)

@@ -36,6 +36,7 @@ from ..messages import (
     Goodbye,
     Group,
     Message,
+    Occupied,
     Recall,
     Renew,
     Returned,
@@ -61,6 +62,9 @@ the next message, which costs the broker and the client as much as a single outc
 
 SILENCE: Final = 3.0
 """Seconds without a word from a client after which it is sent one; it comes back if it is gone."""
+
+SUSPENSE: Final = 1.5
+"""The same while others wait for its CPUs; it says a word every second."""
 
 GONE: Final = 10.0
 """Seconds that a client whose queue is gone has to come back before its work is dropped."""
@@ -187,6 +191,9 @@ class Agent:
                 now = time.monotonic()
                 if now - self._missing.setdefault(event.peer, now) > GONE:
                     self._dispatcher.drop(event.peer, SIGKILL)
+                    # Should it come back, it is told by another address that all is gone.
+                    self._forget(event.peer)
+                    self._codec.retain(self._dispatcher.clients)
                     self._carry_out()
 
     def _hear_again(self) -> None:
@@ -350,15 +357,27 @@ class Agent:
 
     def _look_after_clients(self, now: float) -> None:
         clients = set(self._dispatcher.clients)
+        waiting = self._dispatcher.occupancy.look(now)
+        silence = SUSPENSE if self._dispatcher.occupancy.is_scarce else SILENCE
         for name in clients:
-            if now - self._last_heard.get(name, now) > SILENCE:
+            if now - self._last_heard.get(name, now) > silence:
                 self._post.now(name, Returned([], draining=False))
+        for name, holders in waiting.items():
+            rows = [(one, cpus, self._left(one, now)) for one, cpus in holders.items()]
+            self._post.now(name, Occupied(rows))
         for name in self._missing.keys() - clients:
             del self._missing[name]
         for name in self._last_heard.keys() - clients:
             del self._last_heard[name]
             self._forget(name)
         self._codec.retain(clients)
+
+    def _left(self, client: str, now: float) -> float:
+        """Seconds after which a client is given up unless it is heard; -1 where it is there."""
+        until, silence = self._dispatcher.deadline(client), now - self._last_heard.get(client, now)
+        if client in self._missing:
+            return max(0.0, min(until, self._missing[client] + GONE) - now)
+        return max(0.0, until - now) if silence > SILENCE else -1.0
 
     def _end_if_drained(self) -> None:
         if self._ending is not None and not self._dispatcher.busy:

@@ -45,6 +45,7 @@ from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
 from .nested import Nested
+from .occupancy import Occupancy
 from .said import Sayings
 from .shared_memory import Shared
 
@@ -65,6 +66,7 @@ class Dispatcher(Assignment):
         self._draining = False
         self.said = Sayings(self._slots)
         self.endings = Endings(self._slots)
+        self.occupancy = Occupancy(self._slots, self._clients)
 
     # --- what the agent asks
 
@@ -72,6 +74,10 @@ class Dispatcher(Assignment):
     def clients(self) -> list[str]:
         """Names of the clients whose lease runs."""
         return list(self._clients)
+
+    def deadline(self, client: str) -> float:
+        """When the lease of a client ends."""
+        return self._clients[client].deadline
 
     @property
     def busy(self) -> bool:
@@ -168,9 +174,9 @@ class Dispatcher(Assignment):
         client = self._clients.get(name)
         if client is None:
             return
-        client.renew(message, now)
         was_full = client.kept.is_full
         client.confirm(message.results)
+        client.renew(message, now)
         self._drop_blobs(client, message.released)
         if was_full:
             self._feed()
@@ -233,7 +239,8 @@ class Dispatcher(Assignment):
         self._feed()
 
     def tick(self, now: float) -> None:
-        """Drop the clients whose lease has run out; tell those that cannot go on."""
+        """Drop the clients whose lease has run out; hold back no words; tell who cannot go on."""
+        self.said.tick()
         for client in list(self._clients.values()):
             if client.deadline < now:
                 self.drop(client.name, SIGKILL)
@@ -310,6 +317,8 @@ class Dispatcher(Assignment):
                 continue
             if ending is not None and status == EXCEPTION and ending.token == token:
                 continue  # of what its end made it raise; that it was ended is its outcome
+            if slot.words.held:
+                self.said.release(slot)
             client = job.client
             slot.items -= 1
             slot.work -= job.charge
@@ -397,6 +406,8 @@ class Dispatcher(Assignment):
         self._take_frames(slot, frames)
         for stream, data in words:
             self.said.printed(cpu_id, stream, data)
+        if not slot.jobs:
+            self.said.release(slot)  # there is no exception that could tell it
         self._take_back(slot, unclaimed)
         for token, job in slot.jobs.items():
             if not job.client.gone:

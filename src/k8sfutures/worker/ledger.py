@@ -16,6 +16,7 @@ from ..messages import (
     Hello,
     Message,
     Outcome,
+    Printed,
     Renew,
     Results,
 )
@@ -87,7 +88,8 @@ class Client:
         self.said = Said()
         self.kept = Kept()
         self._number = 0
-        self._unconfirmed: deque[Results] = deque()
+        self._unconfirmed: deque[Results | Printed] = deque()
+        self._unheard: dict[int, int] = {}  # cost of what calls have said, by number
 
     @property
     def busy(self) -> bool:
@@ -146,7 +148,11 @@ class Client:
     def results(self) -> Iterator[Message]:
         """What has gathered since the last time."""
         if self.said.lines:
-            yield self.said.take()
+            self._number += 1
+            lines, self._unheard[self._number] = self.said.take()
+            printed = Printed(self._number, lines)
+            self._unconfirmed.append(printed)
+            yield printed
         for outcomes in _portions(self.outcomes):
             self._number += 1
             results = Results(self._number, outcomes)
@@ -162,19 +168,20 @@ class Client:
         self.group = max(self.group, message.group)
         if message.reporting != self.reporting:
             self.reporting = message.reporting
-        self.said.renew()
+        self.said.renew(sum(self._unheard.values()))
 
     def confirm(self, number: int) -> None:
-        """The client has the results up to this number."""
+        """The client has what was sent up to this number."""
         while self._unconfirmed and self._unconfirmed[0].number <= number:
-            self._unconfirmed.popleft()
+            self._unheard.pop(self._unconfirmed.popleft().number, None)
         self.kept.confirmed(number)
 
     def hello(self, template: Hello) -> Iterator[Message]:
         """What is held of it, then everything that it has not confirmed, or may not have heard."""
         holding = set(self.held)
-        for results in self._unconfirmed:
-            holding.update(outcome[0] for outcome in results.outcomes)
+        for sent in self._unconfirmed:
+            if type(sent) is Results:
+                holding.update(outcome[0] for outcome in sent.outcomes)
         holding.update(outcome[0] for outcome in self.outcomes)
         yield dataclasses.replace(
             template,

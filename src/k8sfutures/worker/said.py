@@ -6,6 +6,9 @@ a client no more than `MOST_OF_CLIENT` between two of its signs of life, which c
 and of one call no more than `MOST_OF_CALL`. What is above is cut, counted and told. A client
 that does not read (a program that is stopped, say) gives no sign of life, and so never has more
 than that waiting at the broker from any pod.
+
+What was sent is kept until the client has confirmed it, and sent again when a connection was lost.
+That counts as well, so that what is said while the broker is away is bounded in the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..messages import DROPPED, STDERR, STDOUT, Printed
+from ..messages import DROPPED, STDERR, STDOUT
 
 if TYPE_CHECKING:
     from .ledger import Slot
@@ -48,6 +51,12 @@ _STACK: Final = re.compile(
 )
 """How `faulthandler` begins to tell where Python was; the place is first in what follows."""
 
+_LAST_WORDS: Final = re.compile(rb"^Fatal Python error: ", re.MULTILINE)
+"""How it begins as a process crashes, which ends with that."""
+
+MOST_HELD: Final = 1 << 16
+"""Bytes of last words that are held back."""
+
 
 _OUR_FRAMES: Final = tuple(
     f'  File "{file}' for file in (f"{Path(__file__).parent}/", "<frozen runpy>")
@@ -64,6 +73,7 @@ class Said:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self._size = 0  # of them
         self._left = MOST_OF_CLIENT
         self._spent: dict[tuple[int, int], int] = {}
         self._dropped: dict[tuple[int, int], list[int]] = {}  # CPU id, lines, bytes
@@ -95,6 +105,7 @@ class Said:
                 return True
         self._spent[key] = spent
         self._left -= cost
+        self._size += cost
         before = self.lines[-1] if self.lines else None
         if kind <= STDERR and before is not None and before[:4] == (call, item, cpu_id, kind):
             self.lines[-1] = (call, item, cpu_id, kind, before[4] + body)
@@ -122,9 +133,13 @@ class Said:
         if self._cut:
             self._cut -= {(call, item, STDOUT), (call, item, STDERR)}
 
-    def renew(self) -> None:
-        """The client has given a sign of life."""
-        self._left = MOST_OF_CLIENT
+    def renew(self, unconfirmed: int = 0) -> None:
+        """The client has given a sign of life.
+
+        Args:
+            unconfirmed: bytes, as `cost_of` counts them, that were taken and that it may not have.
+        """
+        self._left = MOST_OF_CLIENT - self._size - unconfirmed
         self._spent.clear()
         for key in list(self._dropped):
             self._tell(key)
@@ -135,10 +150,11 @@ class Said:
             cpu_id, lines, size = dropped
             self.lines.append((*key, cpu_id, DROPPED, b"%d %d" % (lines, size)))
 
-    def take(self) -> Printed:
-        """All that waits, as a message."""
-        lines, self.lines = self.lines, []
-        return Printed(lines)
+    def take(self) -> tuple[list[Line], int]:
+        """All that waits, and what it costs."""
+        taken = self.lines, self._size
+        self.lines, self._size = [], 0
+        return taken
 
 
 class Words:
@@ -148,6 +164,30 @@ class Words:
         self._owner = (0, 0)
         self._tail = b""
         self._begun: dict[int, bytes] = {}  # the first bytes of a character, by stream
+        self.held = b""
+        """What may be the last words of a process that crashes: for its exception alone."""
+        self._is_old = False  # it was held at the last look already
+
+    def hold(self, body: bytes) -> bytes:
+        """Hold back last words, if these bytes of stderr have any; returns what is to be sent."""
+        if not self.held:
+            found = _LAST_WORDS.search(body)
+            if found is None:
+                return body
+            self.held, self._is_old = body[found.start() :], False
+            return body[: found.start()]
+        self.held += body
+        return self.let_go()[1] if len(self.held) > MOST_HELD else b""
+
+    def let_go(self) -> tuple[tuple[int, int], bytes]:
+        """Hold nothing back any more; returns whose it was (token and item), and what."""
+        held, self.held = self.held, b""
+        return self._owner, held
+
+    def is_alive(self) -> bool:
+        """Whether something is held since before the last time: these were no last words."""
+        was_old, self._is_old = self._is_old, bool(self.held)
+        return was_old and bool(self.held)
 
     def take(self, owner: tuple[int, int], stream: int, data: bytes) -> bytes:
         """Take the next bytes of a stream.
@@ -234,18 +274,38 @@ class Sayings:
             Whether there was room for them.
         """
         slot = self._slots[cpu_id]
-        for token, job in slot.jobs.items():
-            return self.heard(slot, token, job.next, stream, data)
-        return self.heard(slot, 0, 0, stream, data)
+        token, item = next(((token, job.next) for token, job in slot.jobs.items()), (0, 0))
+        body = slot.words.take((token, item), stream, data)
+        if slot.ending is not None and slot.ending.token == token:
+            body = slot.words.without_stack(body)  # that is for its exception alone
+        elif stream == STDERR:
+            body = slot.words.hold(body)
+        return self._say(slot, token, item, stream, body)
 
     def heard(self, slot: Slot, token: int, item: int, kind: int, body: bytes) -> bool:
         """Something that a CPU process said of an item; returns whether there was room for it."""
+        if slot.words.held:
+            self.release(slot)
         if kind <= STDERR:
             body = slot.words.take((token, item), kind, body)
             if slot.ending is not None and slot.ending.token == token:
-                body = slot.words.without_stack(body)  # that is for its exception alone
-                if not body:
-                    return True
+                body = slot.words.without_stack(body)
+        return self._say(slot, token, item, kind, body)
+
+    def release(self, slot: Slot) -> None:
+        """A process goes on: what seemed to be its last words was that of another's."""
+        (token, item), body = slot.words.let_go()
+        self._say(slot, token, item, STDERR, body)
+
+    def tick(self) -> None:
+        """Some time has passed, in which a process that crashes would have ended."""
+        for slot in self._slots.values():
+            if slot.words.is_alive():
+                self.release(slot)
+
+    def _say(self, slot: Slot, token: int, item: int, kind: int, body: bytes) -> bool:
+        if not body:
+            return True
         job = slot.jobs.get(token)
         if job is not None and job.client.gone:
             return True

@@ -57,6 +57,7 @@ class KubernetesPods:
     """
 
     eager = False
+    after_broker = True
     explains = True
 
     def __init__(self, settings: Settings, pool: str) -> None:

@@ -1,0 +1,57 @@
+"""Which clients wait because every CPU process of this pod is at work for others: pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .ledger import Client, Slot
+
+WAIT: Final = 0.9
+"""Seconds that a client waits before it is told why: by the second of the agent's ticks, which come
+every second, and so after one to two seconds."""
+
+
+class Occupancy:
+    """See the module's text.
+
+    Args:
+        slots: the dispatcher's, by CPU id.
+        clients: the dispatcher's, by name.
+    """
+
+    def __init__(self, slots: Mapping[int, Slot], clients: Mapping[str, Client]) -> None:
+        self._slots = slots
+        self._clients = clients
+        self._since: dict[str, float] = {}
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether any client waited for others at the last look."""
+        return bool(self._since)
+
+    def look(self, now: float) -> dict[str, dict[str, int]]:
+        """Look who waits.
+
+        Args:
+            now: the time.
+
+        Returns:
+            For each client that has waited for long enough, the others and how many CPU processes
+            are at work for each.
+        """
+        holders = Counter(slot.client.name for slot in self._slots.values() if slot.client)
+        is_full = holders.total() == len(self._slots)
+        waiting = [
+            name
+            for name, client in self._clients.items()
+            if is_full and client.may_start and not client.failed and name not in holders
+        ]
+        self._since = {name: self._since.get(name, now) for name in waiting}
+        return {
+            name: dict(holders.most_common())
+            for name, since in self._since.items()
+            if now - since >= WAIT
+        }
