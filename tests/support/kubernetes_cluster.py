@@ -2,7 +2,7 @@
 
 Settings, all from the environment: ``K8SFUTURES_TEST_KUBECONFIG`` (which cluster),
 ``K8SFUTURES_TEST_IMAGE`` (the pods' image, which the nodes have), ``K8SFUTURES_TEST_HOST`` (an
-address of this machine that pods reach, for a broker that the tests start) or
+address of this machine that pods reach, for what the tests serve: a broker, and attempts) or
 ``K8SFUTURES_TEST_AMQP_URL`` (a broker that both sides reach), and ``K8SFUTURES_TEST_CONTAINERD``
 (a pattern with ``{node}`` for the path of a node's containerd socket, where it is on this machine:
 only then can a container be killed without a word to Kubernetes).
@@ -50,10 +50,10 @@ class KubernetesCluster:
         self.namespace = f"k8sfutures-tests-{secrets.token_hex(4)}"
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self.broker: ClusterBroker | None = None
+        self.host = os.environ.get("K8SFUTURES_TEST_HOST") or _primary_address()
         url = os.environ.get("K8SFUTURES_TEST_AMQP_URL")
         if url is None:
-            host = os.environ.get("K8SFUTURES_TEST_HOST") or _primary_address()
-            self.broker = ClusterBroker(host, folder)
+            self.broker = ClusterBroker(self.host, folder)
             url = self.broker.url
         self.amqp_url = url
 
@@ -294,13 +294,15 @@ class OnKubernetes:
         self.cluster = cluster
         self.pool = pool
         self.slots = sum(cluster.nodes().values())
+        self.host = cluster.host
 
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
         kwargs.setdefault("pool", self.pool)
         return self.cluster.executor(*args, **kwargs)
 
-    def lose_pod(self) -> str:
-        pod = self.cluster.running(self.pool)[0]
+    def lose_pod(self, host: str | None = None) -> str:
+        running = self.cluster.running(self.pool)
+        pod = next(pod for pod in running if host in {None, pod.metadata.name})
         self.cluster.kill_container(pod)
         return str(pod.metadata.name)
 
