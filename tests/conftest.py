@@ -33,6 +33,9 @@ class Cluster(Protocol):
 
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor: ...
 
+    def data_settings(self) -> dict[str, Any]:
+        """Settings of executors whose calls use NumPy, pandas and pyarrow."""
+
     def lose_pod(self, host: str | None = None) -> str:
         """End a pod without warning; returns its name.
 
@@ -56,6 +59,9 @@ class InMemory:
 
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
         return self.cluster.executor(*args, **kwargs)
+
+    def data_settings(self) -> dict[str, Any]:
+        return {}
 
     def lose_pod(self, _host: str | None = None) -> str:
         name = self.cluster.pods[0]
@@ -95,6 +101,9 @@ class OnRabbitMQ:
             if start_time(record["pid"]) == record["started"]:
                 found[path.stem] = record["pid"]
         return found
+
+    def data_settings(self) -> dict[str, Any]:
+        return {}
 
     def lose_pod(self, _host: str | None = None) -> str:
         name, pid = next(iter(self.pids().items()))

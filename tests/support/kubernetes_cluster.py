@@ -1,10 +1,11 @@
 """A real cluster for tests: a namespace of their own there, a broker, and ways to break things.
 
 Settings, all from the environment: ``K8SFUTURES_TEST_KUBECONFIG`` (which cluster),
-``K8SFUTURES_TEST_IMAGE`` (the pods' image, which the nodes have), ``K8SFUTURES_TEST_HOST`` (an
-address of this machine that pods reach, for what the tests serve: a broker, and attempts) or
-``K8SFUTURES_TEST_AMQP_URL`` (a broker that both sides reach), and ``K8SFUTURES_TEST_CONTAINERD``
-(a pattern with ``{node}`` for the path of a node's containerd socket, where it is on this machine:
+``K8SFUTURES_TEST_IMAGE`` (the pods' image, which the nodes have), ``K8SFUTURES_TEST_DATA_IMAGE``
+(one that has NumPy, pandas and pyarrow besides, as this Python has them), ``K8SFUTURES_TEST_HOST``
+(an address of this machine that pods reach, for what the tests serve: a broker, and attempts) or
+``K8SFUTURES_TEST_AMQP_URL`` (a broker that both sides reach), and ``K8SFUTURES_TEST_CONTAINERD`` (a
+pattern with ``{node}`` for the path of a node's containerd socket, where it is on this machine:
 only then can a container be killed without a word to Kubernetes).
 """
 
@@ -23,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from cluster_broker import ClusterBroker
 from kubernetes import client, config
@@ -299,6 +301,12 @@ class OnKubernetes:
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
         kwargs.setdefault("pool", self.pool)
         return self.cluster.executor(*args, **kwargs)
+
+    def data_settings(self) -> dict[str, Any]:
+        image = os.environ.get("K8SFUTURES_TEST_DATA_IMAGE")
+        if image is None:
+            pytest.skip("needs an image with NumPy and its like (K8SFUTURES_TEST_DATA_IMAGE)")
+        return {"image": image}
 
     def lose_pod(self, host: str | None = None) -> str:
         running = self.cluster.running(self.pool)
