@@ -18,6 +18,7 @@ import re
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -49,6 +50,9 @@ class KubernetesCluster:
         self.core = client.CoreV1Api(api)
         self.batch = client.BatchV1Api(api)
         self.rbac = client.RbacAuthorizationV1Api(api)
+        # `stream` changes the client that it is given for as long as it runs.
+        self._streams = client.CoreV1Api(config.new_client_from_config(self.kubeconfig))
+        self._streaming = threading.Lock()
         self.namespace = f"k8sfutures-tests-{secrets.token_hex(4)}"
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self.broker: ClusterBroker | None = None
@@ -219,24 +223,25 @@ class KubernetesCluster:
 
     def run_in(self, pod: str, *command: str) -> str:
         """What a command prints that runs in a pod's container."""
-        running = stream(
-            self.core.connect_get_namespaced_pod_exec,
-            pod,
-            self.namespace,
-            command=list(command),
-            stdout=True,
-            stderr=True,
-            stdin=False,
-            tty=False,
-            _preload_content=False,
-        )
-        raw = running.sock.sock
-        try:
-            running.run_forever(timeout=20)
-            return str(running.read_all())
-        finally:
-            running.close()
-            raw.close()  # which that leaves to the garbage collector
+        with self._streaming:
+            running = stream(
+                self._streams.connect_get_namespaced_pod_exec,
+                pod,
+                self.namespace,
+                command=list(command),
+                stdout=True,
+                stderr=True,
+                stdin=False,
+                tty=False,
+                _preload_content=False,
+            )
+            raw = running.sock.sock
+            try:
+                running.run_forever(timeout=20)
+                return str(running.read_all())
+            finally:
+                running.close()
+                raw.close()  # which that leaves to the garbage collector
 
     @contextmanager
     def filled(self, free: Mapping[str, int]) -> Iterator[None]:
