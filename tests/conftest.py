@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from journal import Journal
 from kubernetes_cluster import KubernetesCluster, OnKubernetes
 
 from k8sfutures import K8sRabbitExecutor
@@ -187,6 +188,14 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         where = OnRabbitMQ(cache, f"contract-{request.module.__name__.rpartition('.')[2]}")
     yield where
     where.close()
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    """What calls on this machine do."""
+    running = Journal()
+    yield running
+    running.close()
 
 
 @pytest.fixture
