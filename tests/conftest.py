@@ -37,6 +37,9 @@ class Cluster(Protocol):
     def data_settings(self) -> dict[str, Any]:
         """Settings of executors whose calls use NumPy, pandas and pyarrow."""
 
+    def environment(self) -> dict[str, str]:
+        """Variables by which a program's `K8sRabbitExecutor()` runs its calls there, too."""
+
     def lose_pod(self, host: str | None = None) -> str:
         """End a pod without warning; returns its name.
 
@@ -63,6 +66,9 @@ class InMemory:
 
     def data_settings(self) -> dict[str, Any]:
         return {}
+
+    def environment(self) -> dict[str, str]:
+        raise NotImplementedError("no other program has a part in it")
 
     def lose_pod(self, _host: str | None = None) -> str:
         name = self.cluster.pods[0]
@@ -105,6 +111,9 @@ class OnRabbitMQ:
 
     def data_settings(self) -> dict[str, Any]:
         return {}
+
+    def environment(self) -> dict[str, str]:
+        return {"K8SFUTURES_PODS": "local", "K8SFUTURES_POOL": self.pool}
 
     def lose_pod(self, _host: str | None = None) -> str:
         name, pid = next(iter(self.pids().items()))
@@ -157,6 +166,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["K8SFUTURES_CACHE_DIR"]
     else:
         os.environ["K8SFUTURES_CACHE_DIR"] = before
+
+
+with_programs = pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param("rabbitmq", marks=pytest.mark.broker),
+        pytest.param("kubernetes", marks=pytest.mark.kubernetes),
+    ],
+    indirect=True,
+)
+"""For tests whose executors are those of other programs."""
 
 
 @pytest.fixture(scope="session")

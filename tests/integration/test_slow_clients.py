@@ -102,7 +102,10 @@ class KubernetesPod:
         return self._kubernetes.executor(self.slots, pool="slow", worker_processes=self.slots)
 
     def kept(self) -> int:
-        (pod,) = self._kubernetes.running("slow")
+        running = self._kubernetes.running("slow")
+        if not running:
+            return 0  # Kubernetes has not heard of it yet
+        (pod,) = running
         look = f"{inspect.getsource(kept_by)}\nprint(kept_by(1))"
         program = f"from pathlib import Path\n{look}"
         return int(self._kubernetes.run_in(pod.metadata.name, "python", "-c", program))

@@ -313,9 +313,20 @@ class OnKubernetes:
             pytest.skip("needs an image with NumPy and its like (K8SFUTURES_TEST_DATA_IMAGE)")
         return {"image": image}
 
+    def environment(self) -> dict[str, str]:
+        settings = self.cluster.settings(pool=self.pool)
+        return {f"K8SFUTURES_{name.upper()}": str(value) for name, value in settings.items()}
+
     def lose_pod(self, host: str | None = None) -> str:
-        running = self.cluster.running(self.pool)
-        pod = next(pod for pod in running if host in {None, pod.metadata.name})
+        found: list[Any] = []
+
+        def is_there() -> bool:  # Kubernetes hears later of it than a client does
+            running = self.cluster.running(self.pool)
+            found[:] = [pod for pod in running if host in {None, pod.metadata.name}]
+            return bool(found)
+
+        wait_until(is_there, 20)
+        pod = found[0]
         self.cluster.kill_container(pod)
         return str(pod.metadata.name)
 
