@@ -3,7 +3,7 @@
 Settings, all from the environment: ``K8SFUTURES_TEST_KUBECONFIG`` (which cluster),
 ``K8SFUTURES_TEST_IMAGE`` (the pods' image, which the nodes have), ``K8SFUTURES_TEST_DATA_IMAGE``
 (one that has NumPy, pandas and pyarrow besides, as this Python has them), ``K8SFUTURES_TEST_HOST``
-(an address of this machine that pods reach, for what the tests serve: a broker, and attempts) or
+(an address of this machine that pods reach, for what the tests serve: a broker, journals) or
 ``K8SFUTURES_TEST_AMQP_URL`` (a broker that both sides reach), and ``K8SFUTURES_TEST_CONTAINERD`` (a
 pattern with ``{node}`` for the path of a node's containerd socket, where it is on this machine:
 only then can a container be killed without a word to Kubernetes).
