@@ -17,6 +17,8 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from .pod_files import at_client, in_text, names_of
+
 LONGEST: Final = 1 << 16
 """Characters of a message, or of the traceback in a record; what is longer is cut."""
 
@@ -72,6 +74,11 @@ def unpack_record(body: bytes) -> logging.LogRecord:
     fields = _unpacked(body)
     if not (isinstance(fields.get("name"), str) and isinstance(fields.get("levelno"), int)):
         raise ValueError("a log record without name or level")  # noqa: TRY004
+    for key in ("exc_text", "stack_info"):
+        if isinstance(fields.get(key), str):
+            fields[key] = in_text(fields[key])
+    if isinstance(fields.get("pathname"), str):
+        fields |= names_of(fields["pathname"])
     return logging.makeLogRecord({"args": None, "exc_info": None, **fields})
 
 
@@ -131,9 +138,9 @@ def issue(body: bytes) -> None:
     fields = _unpacked(body)
     try:
         text = fields["text"]
+        filename, lineno = at_client(str(fields["filename"])), int(fields["lineno"])
         # Of no module Python says nothing; by default it takes the file's name for one.
-        module = fields["module"] or str(fields["filename"]).removesuffix(".py")
-        filename, lineno = str(fields["filename"]), int(fields["lineno"])
+        module = fields["module"] or filename.removesuffix(".py")
         found = [cls for name in fields["categories"] if (cls := _class_named(name)) is not None]
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a warning: {error!r}") from None

@@ -79,7 +79,7 @@ def test_connections_that_are_reset_lose_nothing(rabbitmq, faulty_proxy, journal
     with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
         assert ex.submit(square, 2).result() == 4
         pods = rabbitmq.pids()
-        futures = [ex.submit(work, journal.path, str(n), 0.002) for n in range(300)]
+        futures = [ex.submit(work, journal.address, str(n), 0.002) for n in range(300)]
         for at in (50, 150, 250):
             futures[at].result(30)
             faulty_proxy.reset()  # the client's, and the pod's
@@ -95,7 +95,7 @@ def test_a_broker_that_is_away_while_calls_run_gets_their_results_afterwards(
 ):
     with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
         assert ex.submit(square, 2).result() == 4
-        running = ex.submit(work, journal.path, "a", 1)
+        running = ex.submit(work, journal.address, "a", 1)
         journal.wait_for("start a .*")
         faulty_proxy.go_away()
         wait_until(lambda: "trying again" in caplog.text)
@@ -162,8 +162,8 @@ def test_a_broker_that_is_away_for_longer_than_the_lease_and_than_pods_stay_unus
     with rabbitmq.executor(amqp_url=faulty_proxy.url, warm_for=3) as ex:
         assert ex.submit(square, 2).result() == 4
         pods = rabbitmq.pids()
-        long = ex.submit(work, journal.path, "long", 9)
-        short = ex.submit(work, journal.path, "short", 1)
+        long = ex.submit(work, journal.address, "long", 9)
+        short = ex.submit(work, journal.address, "short", 1)
         journal.wait_for("start long .*")
         journal.wait_for("start short .*")
         faulty_proxy.go_away()
@@ -180,7 +180,7 @@ def test_a_broker_that_restarts_without_its_queues_loses_nothing(own, broker, ra
     with own() as ex:
         assert ex.submit(square, 2).result() == 4
         pods = rabbitmq.pids()
-        running = ex.submit(work, journal.path, "a", 1)
+        running = ex.submit(work, journal.address, "a", 1)
         journal.wait_for("start a .*")
         broker.restart()
         futures = [ex.submit(square, n) for n in range(100)]
@@ -197,7 +197,7 @@ def test_a_broker_that_restarts_without_its_queues_loses_nothing(own, broker, ra
 def test_a_queue_that_is_deleted_by_hand_is_made_again(own, broker, journal, caplog, kind):
     with own() as ex:
         assert ex.submit(square, 2).result() == 4
-        futures = [ex.submit(work, journal.path, str(n), 0.1) for n in range(20)]
+        futures = [ex.submit(work, journal.address, str(n), 0.1) for n in range(20)]
         journal.wait_for("start 3 .*")
         (queue,) = queues(broker, kind)
         delete(broker, queue)
@@ -242,7 +242,7 @@ def test_an_alarm_that_lasts_longer_than_the_lease_ends_no_call(
     monkeypatch.setattr(session, "LEASE", 5.0)  # the pod is told of the alarm after 3 s
     with own() as ex:
         assert ex.submit(square, 2).result() == 4
-        running = ex.submit(work, journal.path, "a", 10)
+        running = ex.submit(work, journal.address, "a", 10)
         journal.wait_for("start a .*")
         alarm(True)
         wait_until(lambda: "accepts no messages" in caplog.text)
@@ -278,9 +278,9 @@ def test_credentials_that_are_revoked_are_an_error_of_every_future(
         with rabbitmq.executor(amqp_url=url) as ex:
             assert ex.submit(square, 2).result() == 4
             (pod,) = rabbitmq.pids().values()
-            running = ex.submit(work, journal.path, "a", 60)
-            waiting = [ex.submit(work, journal.path, str(n), 60) for n in range(10)]
-            results = ex.map(work, [journal.path], ["m"], [60])
+            running = ex.submit(work, journal.address, "a", 60)
+            waiting = [ex.submit(work, journal.address, str(n), 60) for n in range(10)]
+            results = ex.map(work, [journal.address], ["m"], [60])
             process = int(journal.wait_for(r"start a (\d+)")[1])
             if how == "user deleted":
                 broker.control("delete_user", "somebody")

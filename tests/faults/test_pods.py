@@ -153,7 +153,7 @@ def test_a_process_that_is_stopped_holds_up_its_own_call_alone(cluster, journal)
     if cluster.slots < 2:
         pytest.skip("one CPU only")
     with cluster.executor() as ex:
-        stopped = ex.submit(work, journal.path, "a", 0.5)
+        stopped = ex.submit(work, journal.address, "a", 0.5)
         pid = int(journal.wait_for(r"start a (\d+)")[1])
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -170,7 +170,7 @@ def test_a_process_that_is_stopped_holds_up_its_own_call_alone(cluster, journal)
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_a_process_that_is_stopped_can_be_ended(cluster, journal, method):
     with cluster.executor() as ex:
-        ex.submit(work, journal.path, "a", 60)
+        ex.submit(work, journal.address, "a", 60)
         pid = int(journal.wait_for(r"start a (\d+)")[1])
         os.kill(pid, signal.SIGSTOP)
         getattr(ex, method)()
@@ -189,7 +189,7 @@ def kill_the_agent():
 
 def test_an_agent_that_is_killed_costs_nothing_while_there_are_retries(rabbitmq, journal):
     with rabbitmq.executor() as ex:
-        futures = [ex.submit(work, journal.path, str(n), 0.05) for n in range(40)]
+        futures = [ex.submit(work, journal.address, str(n), 0.05) for n in range(40)]
         results = ex.map(square, range(1000))
         journal.wait_for("start 9 .*")
         before = rabbitmq.lose_pod()
@@ -202,7 +202,7 @@ def test_an_agent_that_is_killed_costs_nothing_while_there_are_retries(rabbitmq,
 
 def test_without_retries_the_exception_says_what_became_of_the_pod(rabbitmq, journal):
     with rabbitmq.executor(retries=0) as ex:
-        lost = ex.submit(work, journal.path, "a", 60)
+        lost = ex.submit(work, journal.address, "a", 60)
         journal.wait_for("start a .*")
         name = rabbitmq.lose_pod()
         error = lost.exception(30)
@@ -219,9 +219,9 @@ def test_without_retries_the_exception_says_what_became_of_the_pod(rabbitmq, jou
 
 def test_a_call_that_kills_every_pod_is_stopped_and_takes_no_neighbour_along(rabbitmq, journal):
     with rabbitmq.executor(retries=2) as ex:
-        neighbours = [ex.submit(work, journal.path, str(n), 0.2) for n in range(3)]
+        neighbours = [ex.submit(work, journal.address, str(n), 0.2) for n in range(3)]
         culprit = ex.submit(kill_the_agent)
-        neighbours += [ex.submit(work, journal.path, str(n), 0.2) for n in range(3, 8)]
+        neighbours += [ex.submit(work, journal.address, str(n), 0.2) for n in range(3, 8)]
         in_map = ex.map(square, range(100))
         error = culprit.exception(60)
         assert [future.result(60) for future in neighbours] == [str(n) for n in range(8)]
@@ -239,7 +239,7 @@ def test_a_call_that_kills_every_pod_is_stopped_and_takes_no_neighbour_along(rab
 
 def test_a_zygote_that_dies_ends_its_pod_and_loses_nothing(rabbitmq, journal):
     with rabbitmq.executor() as ex:
-        futures = [ex.submit(work, journal.path, str(n), 0.05) for n in range(40)]
+        futures = [ex.submit(work, journal.address, str(n), 0.05) for n in range(40)]
         process = int(journal.wait_for(r"start 9 (\d+)")[1])
         (before,) = rabbitmq.pids()
         os.kill(parent_of(process), signal.SIGKILL)
@@ -249,7 +249,7 @@ def test_a_zygote_that_dies_ends_its_pod_and_loses_nothing(rabbitmq, journal):
 
 def test_a_pod_that_drains_finishes_what_runs_and_gives_back_the_rest(rabbitmq, journal):
     with rabbitmq.executor(retries=0) as ex:
-        futures = [ex.submit(work, journal.path, str(n), 0.3) for n in range(12)]
+        futures = [ex.submit(work, journal.address, str(n), 0.3) for n in range(12)]
         journal.wait_for("start 1 .*")
         ((name, pid),) = rabbitmq.pids().items()
         rabbitmq.drain_pod()
@@ -267,7 +267,7 @@ def test_an_agent_that_hangs_is_given_up_and_its_calls_run_again(rabbitmq, fault
         ((name, pid),) = rabbitmq.pids().items()
         os.kill(pid, signal.SIGSTOP)
         try:
-            future = ex.submit(work, journal.path, "a", 0.1)
+            future = ex.submit(work, journal.address, "a", 0.1)
             faulty_proxy.reset()  # as the broker does when it misses heartbeats
             wait_until(lambda: "0 pods" in repr(ex))
         finally:
