@@ -101,7 +101,7 @@ def messages(trap: bytes) -> list[Message]:
         Returned([1], False),
         InitializerRaised(0, trap),
         Goodbye("so"),
-        Printed([]),
+        Printed(1, []),
         Yield("pool"),
         Credit(1),
         Cancel([1, 2]),

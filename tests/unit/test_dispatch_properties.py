@@ -362,8 +362,9 @@ class Machine(RuleBasedStateMachine):
             idle = cpu_id not in self.killed | self.halted and process.current is None
             if short and process.pipe and idle:
                 self.claim(process)
-                self.finish(process, 20, fail=False)
-                self.read_from(cpu_id)
+                if process.current is not None:  # it may wait to be told to go on
+                    self.finish(process, 20, fail=False)
+                    self.read_from(cpu_id)
         self.send_group(session, [(1, items)], lost=False)
 
     def send_group(self, session, calls, lost, needs=(), limit=None):
