@@ -13,11 +13,19 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future, as_completed
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
 from typing import Any
 
-from k8sfutures import K8sRabbitExecutor, PodLost, WorkerCrashed, WorkersTerminated
+from k8sfutures import (
+    BrokerRefused,
+    K8sRabbitExecutor,
+    PodLost,
+    WorkerCrashed,
+    WorkersTerminated,
+)
 
-from .checks import HANG, RETRIES, WORKERS, Checks, Counts, Violation
+from .checks import HANG, RETRIES, WORKERS, Counts, Violation
+from .chosen import ChosenKinds
 
 CRASHES = {"_exit": (None, 7), "segfault": (11, None), "SIGKILL": (9, None), "SIGABRT": (6, None)}
 """Ways in which a call ends its process; signal and exit code that the exception must have."""
@@ -34,6 +42,9 @@ KINDS = {
     "callbacks": 3,
     "definitions": 2,
     "cancelled": 3,
+    "limited": 3,
+    "retried": 3,
+    "ended": 3,
     "unpicklable": 1,
     "guest": 3,
     "program": 0.5,
@@ -54,6 +65,9 @@ SIZES = {
     "callbacks": 60,
     "definitions": 30,
     "cancelled": 150,
+    "limited": 60,
+    "retried": 10,
+    "ended": 60,
     "guest": 60,
     "program": 100,
     "initialized": 30,
@@ -62,7 +76,7 @@ SIZES = {
 """The most calls of each."""
 
 
-class Kinds(Checks):
+class Kinds(ChosenKinds):
     """Each method is a kind of work.
 
     Its arguments are an executor, what it chooses with, and the numbers of its calls. It raises a
@@ -216,13 +230,17 @@ class Kinds(Checks):
         told: Counter[int] = Counter()
         all_told = threading.Event()
         more: dict[int, Future[Any]] = {}
+        refused: list[BrokerRefused] = []
 
         def done(number: int) -> None:
             told[number] += 1
             if number == slow:
                 time.sleep(takes)
-            if number + middle in second:
-                more[number + middle] = executor.submit(self.calls.square, number + middle)
+            try:
+                if number + middle in second:
+                    more[number + middle] = executor.submit(self.calls.square, number + middle)
+            except BrokerRefused as error:
+                refused.append(error)
             if len(told) == middle:
                 all_told.set()
 
@@ -235,6 +253,8 @@ class Kinds(Checks):
         counts = self.are_squares(first, futures)
         if not all_told.wait(HANG):
             raise FutureTimeoutError
+        if refused:
+            raise refused[0]
         counts += self.are_squares(second, [more[number] for number in second])
         if set(told.values()) != {1}:
             raise Violation(f"callbacks were called {told} times")
@@ -355,6 +375,8 @@ class Kinds(Checks):
             self.killed(number, WorkerCrashed(pid=pid, signal=signal, pod=pod))
         for _number in told["right"]:
             self.note("value")
+        if told["refused"]:
+            raise BrokerRefused(f"a program: calls {told['refused']}")
         # It is not told which pods its executor gave up.
         right = set(told["right"])
         return [(number, int(number in right), 1 + RETRIES) for number in numbers]
@@ -370,10 +392,16 @@ class Kinds(Checks):
 
     def poisonous(self, _: Any, _chosen: random.Random, numbers: range) -> Counts:
         """A call that kills its pods, among others that must come back."""
+        spared = Path(self.spared).read_text()
+        if not spared:
+            return []  # the one is not known yet
         poison, rest = numbers[0], numbers[1:]
-        with K8sRabbitExecutor(retries=1) as bad, K8sRabbitExecutor(retries=RETRIES) as good:
+        with (
+            K8sRabbitExecutor(WORKERS, retries=1) as bad,
+            K8sRabbitExecutor(WORKERS, retries=RETRIES) as good,
+        ):
             futures = [good.submit(self.calls.square, number) for number in rest]
-            culprit = bad.submit(self.calls.poison, poison, self.spared)
+            culprit = bad.submit(self.calls.poison, poison, spared)
             error = self.error_of(culprit)
             if isinstance(error, WorkerCrashed):
                 self.killed(poison, error)

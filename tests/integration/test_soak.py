@@ -55,7 +55,8 @@ def judged(chaos, tmp_path, *, said=(), ran=(), killed=(), after=USAGE):
     )
     world = SimpleNamespace(
         clients=[client],
-        killed=set(killed),
+        was_killed=lambda pod, pid: pid in killed,
+        refused=set(),
         struck_pods=set(),
         poisoned=set,
         executions=lambda name: Counter(dict(ran)),
@@ -96,11 +97,10 @@ def test_an_agent_that_has_grown_would_be_seen(chaos, tmp_path):
 def test_calls_on_a_cluster_are_counted_over_the_network(chaos):
     from benchmarks.chaos import client, cluster
 
-    ledger = cluster._Ledger("127.0.0.1")
+    ledger = cluster.Ledger("127.0.0.1")
     before, client.LEDGER = client.LEDGER, f"127.0.0.1:{ledger.port}"
     try:
-        for number in (7, 8, 7):
-            client.note(number)
+        assert [client.attempt(number) for number in (7, 8, 7)] == [1, 1, 2]
     finally:
         client.LEDGER = before
     assert ledger.counted == {7: 2, 8: 1}
