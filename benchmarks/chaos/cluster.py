@@ -73,7 +73,9 @@ class ClusterWorld(World):
     ) -> None:
         self._containerd = containerd
         self._killed: set[tuple[str, int]] = set()
-        self._core = client.CoreV1Api(config.new_client_from_config())
+        self._core = client.CoreV1Api(
+            config.new_client_from_config(os.environ.get("K8SFUTURES_KUBECONFIG"))
+        )
         super().__init__(folder, seed, say, host or _primary_address())
         self._namespace = f"k8sfutures-chaos-{self.token}"
         try:
