@@ -7,6 +7,7 @@ from faults import travels, wait_for_end, wait_until, work
 
 from k8sfutures import BrokerRefused, session
 from k8sfutures.address import parse_amqp_url
+from k8sfutures.amqp import NAMES
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -192,7 +193,12 @@ def test_a_start_at_a_broker_without_memory_says_what_it_waited_for(own, alarm):
 
 
 @pytest.mark.parametrize(
-    "how", ["password changed", pytest.param("user deleted", marks=pytest.mark.slow)]
+    "how",
+    [
+        "password changed",
+        "permissions taken",
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ("user deleted", "host taken")),
+    ],
 )
 def test_credentials_that_are_revoked_are_an_error_of_every_future(
     own, broker, rabbitmq, journal, how
@@ -210,6 +216,10 @@ def test_credentials_that_are_revoked_are_an_error_of_every_future(
             process = int(journal.wait_for(r"start a (\d+)")[1])
             if how == "user deleted":
                 broker.control("delete_user", "somebody")
+            elif how == "permissions taken":
+                broker.control("set_permissions", "somebody", "^$", "^$", "^$")
+            elif how == "host taken":
+                broker.control("clear_permissions", "somebody")
             else:
                 broker.control("change_password", "somebody", "second")
             broker.control("close_all_connections", "--vhost", "/", "maintenance")
@@ -227,3 +237,20 @@ def test_credentials_that_are_revoked_are_an_error_of_every_future(
     finally:
         if how != "user deleted":
             broker.control("delete_user", "somebody")
+
+
+def test_a_user_needs_permissions_for_our_names_alone(rabbitmq, broker):
+    broker.control("add_user", "modest", "first")
+    url = broker.url.replace(f"tests:{broker.password}", "modest:first")
+    try:
+        broker.control("set_permissions", "modest", NAMES, "^$", NAMES)
+        with rabbitmq.executor(amqp_url=url) as ex:
+            error = ex.submit(square, 2).exception(30)
+        assert type(error) is BrokerRefused
+        assert f"'{NAMES}'" in str(error)
+        wait_until(lambda: not rabbitmq.pids(), "the end of the pod, which has no other user")
+        broker.control("set_permissions", "modest", NAMES, NAMES, NAMES)
+        with rabbitmq.executor(amqp_url=url) as ex:
+            assert list(ex.map(square, range(100))) == [n * n for n in range(100)]
+    finally:
+        broker.control("delete_user", "modest")
