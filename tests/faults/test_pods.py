@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from faults import travels, wait_for_end, wait_until, work
 
-from k8sfutures import PodLost, WorkerCrashed
+from k8sfutures import PodLost, PodsUnavailable, WorkerCrashed
+from k8sfutures.pods import stopped
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -274,3 +275,42 @@ def test_an_agent_that_hangs_is_given_up_and_its_calls_run_again(rabbitmq, fault
         assert future.result(60) == "a"
         assert ex.submit(square, 3).result(30) == 9
         assert list(rabbitmq.pids()) == [name]
+
+
+@pytest.mark.parametrize("who", ["its client", "the next client"])
+def test_an_agent_that_stays_stopped_is_told_of_and_ended(
+    rabbitmq, faulty_proxy, monkeypatch, caplog, who
+):
+    """Else its CPUs would be nobody's for ever."""
+    monkeypatch.setattr(stopped, "LOOKS", 2)
+    with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+        assert ex.submit(square, 2).result() == 4
+        ((name, pid),) = rabbitmq.pids().items()
+        os.kill(pid, signal.SIGSTOP)
+        faulty_proxy.reset()  # as the broker does when it misses heartbeats
+        if who == "its client":
+            assert ex.submit(square, 3).result(60) == 9
+    if who == "the next client":
+        with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+            assert ex.submit(square, 3).result(60) == 9
+    assert f"the local pod {name} (process {pid}) is stopped by a signal" in caplog.text
+    assert wait_for_end(pid)
+    assert name not in rabbitmq.pids()
+
+
+def test_who_waits_for_an_agent_that_is_stopped_is_told_what_to_do(rabbitmq):
+    with rabbitmq.executor() as ex:
+        assert ex.submit(square, 2).result() == 4
+    ((name, pid),) = rabbitmq.pids().items()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with rabbitmq.executor(startup_timeout=1) as ex:
+            error = ex.submit(square, 2).exception(30)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert type(error) is PodsUnavailable
+    assert f"the local pod {name} (process {pid}) is stopped by a signal" in str(error)
+    assert f"kill -CONT {pid}" in str(error)
+    with rabbitmq.executor() as ex:
+        assert ex.submit(square, 2).result(30) == 4
+    assert list(rabbitmq.pids()) == [name]
