@@ -121,7 +121,7 @@ class Soak:
         world = self._world
         world.start_client().wait_for("quiet", 120)
         world.spare_one()
-        self._report.before = world.usage_of_spared()
+        self._report.before = self._ready()
         world.start_client()
         world.ends_at = time.monotonic() + minutes * 60
 
@@ -169,6 +169,17 @@ class Soak:
                 report.violations.append(
                     f"{client.name} ended with {client.process.returncode}; see {client.log}"
                 )
+
+    def _ready(self) -> dict[str, int]:
+        """What the spared agent uses when it has a process ready for when another ends."""
+        usage: dict[str, int] = {}
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            usage, before = self._world.usage_of_spared(), usage
+            if usage.get("files") == before.get("files"):
+                break
+            _wait_until(time.monotonic() + 1)
+        return usage
 
     def _settled(self) -> dict[str, int]:
         """What the spared agent uses when it has no clients any more."""

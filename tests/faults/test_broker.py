@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 from faults import travels, wait_for_end, wait_until, work
 
-from k8sfutures import BrokerRefused, session
+from k8sfutures import BrokerRefused, CallCancelled, CallTimeout, session
 from k8sfutures.address import parse_amqp_url
 from k8sfutures.amqp import NAMES
 
@@ -115,6 +118,48 @@ def test_a_broker_that_restarts_without_its_queues_loses_nothing(own, broker, ra
         assert [future.result(60) for future in futures] == [n * n for n in range(100)]
         assert rabbitmq.pids() == pods
     assert len(journal.lines()) == 2, "it ran once"
+
+
+def linger_until(path, times):
+    with path.open("a") as file:
+        file.write("x")
+        attempt = file.tell()
+    if attempt <= times:
+        time.sleep(600)
+    return attempt
+
+
+@pytest.mark.slow
+def test_limits_retries_and_cancellations_hold_while_the_broker_restarts(
+    own, broker, journal, tmp_path
+):
+    """Limits end while nobody hears of it, and the client cancels what it cannot tell the pod."""
+    with own() as ex:
+        assert ex.submit(square, 2).result() == 4
+        limited = ex.options(timeout=1).submit(work, journal.path, "limited", 600)
+        journal.wait_for("start limited .*")
+        if os.cpu_count() > 1:
+            cancelled = ex.submit(work, journal.path, "cancelled", 600)
+            journal.wait_for("start cancelled .*")
+        view = ex.options(timeout=0.5, retries=5, retry_on=CallTimeout)
+        again = view.submit(linger_until, tmp_path / "attempts", 2)
+        broker.stop()
+        if os.cpu_count() > 1:
+            assert ex.cancel(cancelled, running=True)
+            assert type(cancelled.exception(0)) is CallCancelled
+        in_time = ex.options(timeout=30).map(square, range(100))
+        broker.start()
+        assert list(in_time) == [n * n for n in range(100)]
+        error = limited.exception(60)
+        assert type(error) is CallTimeout
+        assert error.seconds >= error.timeout == 1
+        travels(error)
+        assert again.result(60) == 3
+        # Every process is free again.
+        futures = [ex.submit(work, journal.path, str(n), 0.05) for n in range(20)]
+        assert [future.result(60) for future in futures] == [str(n) for n in range(20)]
+    starts = [line.split()[1] for line in journal.lines() if line.startswith("start")]
+    assert len(starts) == len(set(starts)), "no call ran twice"
 
 
 # --- queues
