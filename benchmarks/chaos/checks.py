@@ -21,6 +21,9 @@ RETRIES = 10
 WORKERS = int(os.environ["CHAOS_WORKERS"]) if "CHAOS_WORKERS" in os.environ else None
 """CPUs to use at once; None for all."""
 
+MEMORY = int(os.environ.get("CHAOS_MEMORY", "0"))
+"""Bytes that a pod may have; 0 for no limit."""
+
 Counts = list[tuple[int, int, int]]
 """Numbers of calls, and how often each must have run, and may have where nothing was lost."""
 

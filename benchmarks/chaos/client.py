@@ -160,6 +160,18 @@ def poison(number: int, spared: str) -> str:
     return "survived"
 
 
+def take(number: int, spared: str, size: int) -> str:
+    """Use more memory than there is, but on the pod that is to stay."""
+    note(number)
+    if spared == socket.gethostname():
+        return "spared"
+    block = bytearray(size)
+    for at in range(0, size, 4096):
+        block[at] = 1
+    time.sleep(60)
+    return "survived"
+
+
 def talk(number: int, lines: int) -> int:
     """Print."""
     note(number)

@@ -28,6 +28,9 @@ from .world import World
 WORKERS = 4
 """CPUs that clients use: one pod for each."""
 
+MEMORY = 512
+"""MiB that a pod may have; `kinds.Kinds.greedy` wants more."""
+
 _SELECTOR = "app.kubernetes.io/name=k8sfutures"
 
 _USAGE = """
@@ -93,6 +96,8 @@ class ClusterWorld(World):
             | {
                 "CHAOS_WORKERS": str(WORKERS),
                 "K8SFUTURES_NAMESPACE": self._namespace,
+                "CHAOS_MEMORY": str(MEMORY << 20),
+                "K8SFUTURES_MEMORY": f"{MEMORY}Mi",
                 "K8SFUTURES_STARTUP_TIMEOUT": "240",
             }
         )

@@ -24,7 +24,7 @@ from k8sfutures import (
     WorkersTerminated,
 )
 
-from .checks import HANG, RETRIES, WORKERS, Counts, Violation
+from .checks import HANG, MEMORY, RETRIES, WORKERS, Counts, Violation
 from .chosen import ChosenKinds
 
 CRASHES = {"_exit": (None, 7), "segfault": (11, None), "SIGKILL": (9, None), "SIGABRT": (6, None)}
@@ -50,6 +50,7 @@ KINDS = {
     "program": 0.5,
     "initialized": 1,
     "poisonous": 0.15,
+    "greedy": 0.5 if MEMORY else 0.0,
 }
 """How often each kind of work is chosen."""
 
@@ -412,3 +413,28 @@ class Kinds(ChosenKinds):
             else:
                 self.note("value" if error is None else type(error).__name__)
             return [(poison, 0, 2), *self.are_squares(rest, futures)]
+
+    def greedy(self, executor: Any, _: random.Random, numbers: range) -> Counts:
+        """A call that uses up the memory of its pod: the kernel ends it, or all of the pod."""
+        spared = Path(self.spared).read_text()
+        if not spared:
+            return []
+        (number,) = numbers
+        future = executor.options(retries=0).submit(self.calls.take, number, spared, 2 * MEMORY)
+        error = self.error_of(future)
+        if isinstance(error, WorkerCrashed) and error.out_of_memory:
+            if error.memory_limit != MEMORY or (error.memory_peak or 0) < MEMORY / 2:
+                raise Violation(f"call {number} is out of memory: {vars(error)}")
+            self.note("WorkerCrashed, out of memory")
+        elif isinstance(error, WorkerCrashed):
+            self.killed(number, error)
+        elif isinstance(error, PodLost):
+            out = "OOMKilled" in str(error)
+            self.note("PodLost, out of memory" if out else "PodLost, of another cause")
+        elif error is not None or future.result() != "spared":
+            raise Violation(
+                f"call {number} that uses up the memory of its pod ended with {error!r}"
+            )
+        else:
+            self.note("value")
+        return [(number, 0, 1)]
