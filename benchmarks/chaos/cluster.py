@@ -19,10 +19,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import yaml
 from kubernetes import client, config
 from kubernetes.stream import stream
 
+from .proxy import Proxy
 from .world import World
 
 WORKERS = 4
@@ -76,9 +79,9 @@ class ClusterWorld(World):
     ) -> None:
         self._containerd = containerd
         self._killed: set[tuple[str, int]] = set()
-        self._core = client.CoreV1Api(
-            config.new_client_from_config(os.environ.get("K8SFUTURES_KUBECONFIG"))
-        )
+        kubeconfig = os.environ.get("K8SFUTURES_KUBECONFIG") or os.environ.get("KUBECONFIG")
+        api = config.new_client_from_config(kubeconfig)
+        self._core = client.CoreV1Api(api)
         super().__init__(folder, seed, say, host or _primary_address())
         self._namespace = f"k8sfutures-chaos-{self.token}"
         try:
@@ -87,6 +90,10 @@ class ClusterWorld(World):
             self.proxy.close()
             self.node.kill()
             raise
+        # The clients' way to the API, which can be cut; ours is another.
+        server = urlsplit(api.configuration.host)
+        assert server.hostname is not None
+        self._api = Proxy((server.hostname, server.port or 443))
         self._ledgers: dict[str, Ledger] = {}
         self._spared = ""
         given = {name: value for name, value in os.environ.items() if name.startswith("K8SFUTURES")}
@@ -94,6 +101,7 @@ class ClusterWorld(World):
             given
             | self.environment
             | {
+                "K8SFUTURES_KUBECONFIG": str(self._kubeconfig(kubeconfig, server.hostname)),
                 "CHAOS_WORKERS": str(WORKERS),
                 "K8SFUTURES_NAMESPACE": self._namespace,
                 "CHAOS_MEMORY": str(MEMORY << 20),
@@ -101,6 +109,22 @@ class ClusterWorld(World):
                 "K8SFUTURES_STARTUP_TIMEOUT": "240",
             }
         )
+
+    def _kubeconfig(self, path: str | None, host: str) -> Path:
+        """A copy of ours, by that way."""
+        whole = yaml.safe_load(Path(path or config.KUBE_CONFIG_DEFAULT_LOCATION).read_text())
+        for cluster in whole["clusters"]:
+            cluster["cluster"] |= {
+                "server": f"https://127.0.0.1:{self._api.port}",
+                "tls-server-name": host,
+            }
+        copy = self.folder / "kubeconfig"
+        copy.touch(mode=0o600)
+        copy.write_text(json.dumps(whole))
+        return copy
+
+    def hold_api(self) -> Callable[[], None]:
+        return self._api.hold()
 
     # --- what calls write down
 
@@ -245,6 +269,7 @@ class ClusterWorld(World):
             (self.folder / f"{pod}.log").write_text(log)
 
     def end_pods(self) -> list[str]:
+        self._api.close()
         self._core.delete_namespace(self._namespace)
         deadline = time.monotonic() + 180
         while time.monotonic() < deadline:

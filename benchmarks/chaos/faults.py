@@ -185,6 +185,15 @@ class HeldNetwork(Fault):
         return Struck(f"{seconds} s", (seconds, world.proxy.hold()))
 
 
+class HeldApi(Fault):
+    """Kubernetes API out of the clients' reach for a while."""
+
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        seconds = chosen.choice([2, 10, 40])
+        resume = world.hold_api()
+        return None if resume is None else Struck(f"for {seconds} s", (seconds, resume))
+
+
 class RestartedBroker(Fault):
     """broker killed, and started again."""
 
@@ -280,7 +289,7 @@ FAULTS: list[Fault] = [
     kind()
     for kind in (
         *(KilledPod, DrainedPod, StoppedPod, KilledProcess, StoppedProcess, ResetClient, ResetPod),
-        *(KilledZygote, HeldNetwork),
+        *(KilledZygote, HeldNetwork, HeldApi),
         *(ClosedConnections, SilentConnection, StalledConnection, RestartedBroker, StoppedBroker),
         *(DeletedQueue, MemoryAlarm, RevokedUser, JumpedClock, KilledClient, SuspendedClient),
     )

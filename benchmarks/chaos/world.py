@@ -226,6 +226,10 @@ class World(ABC):
     def was_killed(self, pod: str, pid: int) -> bool:
         """Whether we have killed a CPU process."""
 
+    def hold_api(self) -> Callable[[], None] | None:
+        """Let nothing through to the Kubernetes API; returns what ends that, None without one."""
+        return None
+
     # --- broker
 
     def revoke(self, how: str) -> None:
