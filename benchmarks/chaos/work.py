@@ -197,7 +197,8 @@ class Workload:
             counts = getattr(self._kinds, kind)(executor, chosen, numbers)
         except BrokerRefused as error:
             self._refused = error
-            counts = [(number, 0, 1) for number in numbers]
+            most = 1 + 2 * RETRIES if kind == "retried" else 1
+            counts = [(number, 0, most) for number in numbers]
         except FutureTimeoutError:
             self._tell("hang", what=kind, first=numbers[0], count=len(numbers))
             return
