@@ -13,6 +13,7 @@ import pytest
 from faults import travels, wait_for_end, wait_until, work
 
 from k8sfutures import PodLost, PodsUnavailable, WorkerCrashed
+from k8sfutures.machine import is_stopped
 from k8sfutures.pods import stopped
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
@@ -277,6 +278,11 @@ def test_an_agent_that_hangs_is_given_up_and_its_calls_run_again(rabbitmq, fault
         assert list(rabbitmq.pids()) == [name]
 
 
+def stop(pid):
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(pid))
+
+
 @pytest.mark.parametrize("who", ["its client", "the next client"])
 def test_an_agent_that_stays_stopped_is_told_of_and_ended(
     rabbitmq, faulty_proxy, monkeypatch, caplog, who
@@ -286,7 +292,7 @@ def test_an_agent_that_stays_stopped_is_told_of_and_ended(
     with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
         assert ex.submit(square, 2).result() == 4
         ((name, pid),) = rabbitmq.pids().items()
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         faulty_proxy.reset()  # as the broker does when it misses heartbeats
         if who == "its client":
             assert ex.submit(square, 3).result(60) == 9
@@ -302,7 +308,7 @@ def test_who_waits_for_an_agent_that_is_stopped_is_told_what_to_do(rabbitmq):
     with rabbitmq.executor() as ex:
         assert ex.submit(square, 2).result() == 4
     ((name, pid),) = rabbitmq.pids().items()
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         with rabbitmq.executor(startup_timeout=1) as ex:
             error = ex.submit(square, 2).exception(30)
@@ -311,6 +317,7 @@ def test_who_waits_for_an_agent_that_is_stopped_is_told_what_to_do(rabbitmq):
     assert type(error) is PodsUnavailable
     assert f"the local pod {name} (process {pid}) is stopped by a signal" in str(error)
     assert f"kill -CONT {pid}" in str(error)
+    travels(error)
     with rabbitmq.executor() as ex:
         assert ex.submit(square, 2).result(30) == 4
     assert list(rabbitmq.pids()) == [name]

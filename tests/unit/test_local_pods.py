@@ -125,3 +125,13 @@ def test_who_looks_seldom_because_it_was_stopped_itself_ends_nothing_at_once(sle
     stop(sleeper)
     pods.find(pids, 0.0)
     assert pods.overdue(pids, 1000.0) == []
+
+
+def test_an_error_names_the_pods_that_have_not_answered(tmp_path):
+    assert local._told_of_silent({}, tmp_path) == ""
+    told = local._told_of_silent({"pod-2": 20, "pod-1": 10}, tmp_path)
+    assert told.startswith(
+        f"the local pod pod-1 (process 10, its log is {tmp_path}/pod-1.log) runs"
+    )
+    assert "and 1 more do" in told
+    assert "kill -KILL 10" in told

@@ -73,6 +73,7 @@ class LocalPods:
         self._known: set[str] = set()
         self._stopped = StoppedPods()
         self._news: list[str] = []
+        self._silent = self._told_silent = ""  # of pods that have not answered
         self._retired = False
         # Sockets, not a pipe: `wake` may come after `close`, and must not hit another's file.
         self._wake_read, self._wake_write = socket.socketpair()
@@ -98,6 +99,7 @@ class LocalPods:
                 pods = list(_records(self._folder))
                 _remove_old_logs(self._folder)
                 running = {pod.name: pod.pid for pod in pods}
+                silent = {name: running[name] for name in running.keys() - need.attached.keys()}
                 taken = {cpu_id for pod in pods for cpu_id in pod.cpu_ids}
                 for cpu_ids in self._shares():
                     if taken.isdisjoint(cpu_ids) and not self._retired:
@@ -109,6 +111,7 @@ class LocalPods:
             ) from error
         for name, pid in running.items():
             self._watch_pid(name, pid)
+        self._silent = _told_of_silent(silent, self._folder)
         self._news += self._stopped.find(running, time.monotonic())
 
     def watch(self, emit: Callable[[PodEvent], None]) -> None:
@@ -137,6 +140,9 @@ class LocalPods:
             emit(PodEnded(name, self._story(name, status), failed=failed))
 
     def _tell_of_stopped(self, emit: Callable[[PodEvent], None]) -> None:
+        if self._silent != self._told_silent:
+            emit(StartupNews(self._silent))  # for the error, should they stay silent
+            self._told_silent = self._silent
         for words in self._news:
             logger.warning("%s", words)
             emit(StartupNews(words))
@@ -258,6 +264,18 @@ class LocalPods:
             tail = f"(no log: {error})"
         how = "has ended" if not status else _how(status)
         return f"the local pod {name} {how}; its log ends with:\n{tail.strip()}"
+
+
+def _told_of_silent(pids: dict[str, int], folder: Path) -> str:
+    """About pods that hold the CPUs, in case that they never answer."""
+    if not pids:
+        return ""
+    name, pid = min(pids.items())
+    others = f", and {len(pids) - 1} more do" if len(pids) > 1 else ""
+    return (
+        f"the local pod {name} (process {pid}, its log is {folder / name}.log) runs and holds its "
+        f"CPUs{others}; where it hangs, kill -KILL {pid} ends it"
+    )
 
 
 def _how(status: int) -> str:
