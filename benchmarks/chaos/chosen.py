@@ -104,7 +104,7 @@ class ChosenKinds(Checks):
         counts: Counts = []
         for number, (how, times, retries, future) in zip(numbers, planned, strict=True):
             error = self.error_of(future)
-            if how == "raise" and isinstance(error, WorkerCrashed):
+            if how != "exit" and isinstance(error, WorkerCrashed):
                 self.killed(number, error)
                 counts.append((number, 0, retries + 1))
             elif times == ALWAYS:

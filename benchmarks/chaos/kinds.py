@@ -50,7 +50,7 @@ KINDS = {
     "program": 0.5,
     "initialized": 1,
     "poisonous": 0.15,
-    "greedy": 0.5 if MEMORY else 0.0,
+    "greedy": 2 if MEMORY else 0,
 }
 """How often each kind of work is chosen."""
 
