@@ -153,7 +153,10 @@ class ClusterWorld(World):
         )
 
     def spare_one(self) -> None:
-        self._spared = self.names()[0]
+        deadline = time.monotonic() + 60
+        while not (names := self.names()) and time.monotonic() < deadline:
+            threading.Event().wait(0.5)  # it runs calls, and Kubernetes does not know of it yet
+        self._spared = names[0]
         self.spare(self._spared)
 
     def usage_of_spared(self) -> dict[str, int]:
