@@ -82,6 +82,8 @@ class World(ABC):
         } | {
             "PYTHONFAULTHANDLER": "1",  # SIGABRT shows where a process is
             "K8SFUTURES_CACHE_DIR": str(folder / "cache"),
+            # With an arena for each thread, free blocks that nobody gets would hide a leak.
+            "MALLOC_ARENA_MAX": "1",
             "PYTHONPATH": os.pathsep.join(path),
             "CHAOS_CLOCK": str(self._clock),
             # The key would be another with another password.
