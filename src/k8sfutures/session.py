@@ -424,6 +424,7 @@ class Session:
                 self._demand.ask()
         else:
             logger.info("%s", ended.reason)
+            self._demand.freed()
 
     def _gone(self, name: str, reason: str, *, explained: bool = True) -> Iterator[Notice]:
         if self._pods.pop(name, None) is None:

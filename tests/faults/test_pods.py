@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from faults import travels, wait_for_end, wait_until, work
 
-from k8sfutures import PodLost, WorkerCrashed
+from k8sfutures import CallCancelled, CallTimeout, PodLost, PodsUnavailable, WorkerCrashed
+from k8sfutures.machine import is_stopped
+from k8sfutures.pods import stopped
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -179,6 +181,34 @@ def test_a_process_that_is_stopped_can_be_ended(cluster, journal, method):
         assert ex.submit(square, 3).result(30) == 9
 
 
+def siblings():
+    """The processes of this pod, with the one that is kept ready; this one's pid first."""
+    time.sleep(0.3)  # so that each runs one
+    zygote = os.getppid()
+    children = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()
+    return os.getpid(), frozenset(map(int, children))
+
+
+@on_a_warm_pod
+@pytest.mark.parametrize("how", ["timeout", "cancel", "crash"])
+def test_a_process_that_was_ready_takes_the_place_of_one_that_has_ended(cluster, journal, how):
+    with cluster.executor() as ex:
+        wait_until(lambda: len(ex.submit(siblings).result()[1]) == cluster.slots + 1)
+        _, before = ex.submit(siblings).result()
+        if how == "crash":
+            ended = ex.submit(killed(signal.SIGKILL)).exception(30).pid
+        else:
+            future = ex.options(timeout=1).submit(work, journal.path, "a", 60)
+            ended = int(journal.wait_for(r"start a (\d+)")[1])
+            if how == "cancel":
+                assert ex.cancel(future, running=True)
+            assert type(future.exception(30)) is (
+                CallTimeout if how == "timeout" else CallCancelled
+            )
+        futures = [ex.submit(siblings) for _ in range(cluster.slots)]
+        assert {future.result(30)[0] for future in futures} == before - {ended}
+
+
 # --- a pod that is lost
 
 
@@ -275,3 +305,49 @@ def test_an_agent_that_hangs_is_given_up_and_its_calls_run_again(rabbitmq, fault
         assert future.result(60) == "a"
         assert ex.submit(square, 3).result(30) == 9
         assert list(rabbitmq.pids()) == [name]
+
+
+def stop(pid):
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(pid))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["its client", "the next client"])
+def test_an_agent_that_stays_stopped_is_told_of_and_ended(
+    rabbitmq, faulty_proxy, monkeypatch, caplog, who
+):
+    """Else its CPUs would be nobody's for ever."""
+    monkeypatch.setattr(stopped, "LOOKS", 2)
+    with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+        assert ex.submit(square, 2).result() == 4
+        ((name, pid),) = rabbitmq.pids().items()
+        stop(pid)
+        faulty_proxy.reset()  # as the broker does when it misses heartbeats
+        if who == "its client":
+            assert ex.submit(square, 3).result(60) == 9
+    if who == "the next client":
+        with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+            assert ex.submit(square, 3).result(60) == 9
+    assert f"the local pod {name} (process {pid}) is stopped by a signal" in caplog.text
+    assert wait_for_end(pid)
+    assert name not in rabbitmq.pids()
+
+
+def test_who_waits_for_an_agent_that_is_stopped_is_told_what_to_do(rabbitmq):
+    with rabbitmq.executor() as ex:
+        assert ex.submit(square, 2).result() == 4
+    ((name, pid),) = rabbitmq.pids().items()
+    stop(pid)
+    try:
+        with rabbitmq.executor(startup_timeout=1) as ex:
+            error = ex.submit(square, 2).exception(30)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert type(error) is PodsUnavailable
+    assert f"the local pod {name} (process {pid}) is stopped by a signal" in str(error)
+    assert f"kill -CONT {pid}" in str(error)
+    travels(error)
+    with rabbitmq.executor() as ex:
+        assert ex.submit(square, 2).result(30) == 4
+    assert list(rabbitmq.pids()) == [name]
