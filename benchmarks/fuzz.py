@@ -52,7 +52,9 @@ from k8sfutures.messages import (
     Group,
     Hello,
     InitializerRaised,
+    Left,
     Message,
+    Occupied,
     Printed,
     Recall,
     Renew,
@@ -104,6 +106,8 @@ def messages(trap: bytes) -> list[Message]:
         Yield("pool"),
         Credit(1),
         Cancel([1, 2]),
+        Occupied([("client", 2, -1.0)]),
+        Left(),
     ]
 
 

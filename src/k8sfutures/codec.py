@@ -52,6 +52,7 @@ from .messages import (
     Group,
     Hello,
     InitializerRaised,
+    Left,
     Message,
     Occupied,
     Printed,
@@ -175,6 +176,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Credit: (_int,),
     Cancel: (_ints,),
     Occupied: (_rows((str, int, float)),),
+    Left: (),
 }
 _KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {

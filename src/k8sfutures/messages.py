@@ -336,6 +336,16 @@ class Occupied:
     holders: list[tuple[str, int, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Pod to a client that has left with a signal: none of its calls runs any more.
+
+    What they have said until then has come before this.
+    """
+
+    kind: ClassVar[int] = 17
+
+
 Message = (
     Attach
     | Group
@@ -353,4 +363,5 @@ Message = (
     | Credit
     | Cancel
     | Occupied
+    | Left
 )

@@ -28,6 +28,7 @@ from k8sfutures.messages import (
     Group,
     Hello,
     InitializerRaised,
+    Left,
     Occupied,
     Printed,
     Recall,
@@ -93,6 +94,7 @@ MESSAGES = {
     Yield: st.builds(Yield, texts),
     Credit: st.builds(Credit, ints),
     Cancel: st.builds(Cancel, st.lists(ints)),
+    Left: st.just(Left()),
     Occupied: st.builds(
         Occupied, st.lists(st.tuples(texts, ints, st.floats(allow_nan=False)), max_size=3)
     ),
