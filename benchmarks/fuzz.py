@@ -53,7 +53,9 @@ from k8sfutures.messages import (
     Held,
     Hello,
     InitializerRaised,
+    Left,
     Message,
+    Occupied,
     Printed,
     Recall,
     Renew,
@@ -106,6 +108,8 @@ def messages(trap: bytes) -> list[Message]:
         Credit(1),
         Cancel([1, 2]),
         Held(),
+        Occupied([("client", 2, -1.0)]),
+        Left(),
     ]
 
 

@@ -53,6 +53,7 @@ from .messages import (
     Held,
     Hello,
     InitializerRaised,
+    Left,
     Message,
     Occupied,
     Printed,
@@ -181,6 +182,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Cancel: (_ints,),
     Held: (),
     Occupied: (_rows((str, int, float)),),
+    Left: (),
 }
 _KINDS: Final[dict[int, type[Any]]] = {cls.kind: cls for cls in _SHAPES}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {

@@ -41,11 +41,12 @@ from .control import (
 from .demand import Demand
 from .errors import ExecutorBroken, PodLost, ResultNotLoadable, ThreadDied, WorkersTerminated
 from .intake import Intake
+from .last_words import last_words
 from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received
 from .losses import Losses
 from .map_table import MapTable
 from .messages import RESULT, Call, Cancel, Group
-from .outcomes import failure_of, loaded, once_more, stand_alone, thread_died
+from .outcomes import broken_by, failure_of, loaded, once_more, stand_alone, thread_died
 from .output import Heard, Printer
 from .pods import CpusHeld, Credentials, PodEnded, PodEvent, PodsFailed, StartupNews
 from .provisioning import Provisioner
@@ -196,10 +197,7 @@ class Manager(Intake):
                 if self._session.down(event.error):
                     self._provisioner.want_broker()
             case LinkFailed():
-                error = event.error
-                if not isinstance(error, ExecutorBroken):
-                    error = thread_died("connection", error)
-                self._break(error)
+                self._break(broken_by("connection", event.error))
             case _:
                 self._session.noticed(event, time.monotonic())
 
@@ -393,6 +391,8 @@ class Manager(Intake):
 
     def _terminate(self, order: Terminate) -> None:
         self._session.leave(order.signal)
+        if order.signal == signal.SIGINT:
+            self._act(last_words(self._inbox, self._session))
         self._break(WorkersTerminated(f"{order.method} has ended the processes of this executor"))
 
     def _break(self, error: ExecutorBroken) -> None:

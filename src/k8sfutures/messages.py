@@ -353,6 +353,16 @@ class Occupied:
     holders: list[tuple[str, int, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Pod to a client that has left with a signal: none of its calls runs any more.
+
+    What they have said until then has come before this.
+    """
+
+    kind: ClassVar[int] = 18
+
+
 Message = (
     Attach
     | Group
@@ -371,4 +381,5 @@ Message = (
     | Cancel
     | Held
     | Occupied
+    | Left
 )

@@ -167,6 +167,16 @@ def thread_died(name: str, error: BaseException) -> ThreadDied:
     return died
 
 
+def broken_by(name: str, error: BaseException) -> ExecutorBroken:
+    """What every Future fails with when a thread of the client has given up.
+
+    Args:
+        name: of the thread.
+        error: why: a reason that the user can do something about, or what it failed with.
+    """
+    return error if isinstance(error, ExecutorBroken) else thread_died(name, error)
+
+
 def once_more(error: ExecutorBroken) -> ExecutorBroken:
     """The reason why the executor is broken, for one more to raise: with a traceback of its own.
 

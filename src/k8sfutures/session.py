@@ -34,6 +34,7 @@ from .messages import (
     Held,
     Hello,
     InitializerRaised,
+    Left,
     Message,
     Occupied,
     Printed,
@@ -97,6 +98,8 @@ class Session:
         self._link: ClientLink | None = None
         self._pods: dict[str, AttachedPod] = {}
         self._queueing = Queueing()
+        self.leavers: set[str] = set()
+        """Pods that end calls of ours, which we have left."""
         self._outages = Outages(plan.startup_timeout)
         self._filters = packed_filters()  # those of the thread that made the executor
         self._drops, self._nesting = Drops(), Nesting(plan.within, plan.pool)
@@ -223,7 +226,21 @@ class Session:
 
     def leave(self, signal: int) -> None:
         """Tell the pods to drop our work, and to end what runs with a signal if it is not 0."""
+        self.leavers = {pod for pod in self._pods if self._scheduler.in_flight(pod)}
         self._broadcast(Detach(signal))
+
+    def last_words(self, body: bytes) -> Heard | None:
+        """What calls say as they end, after `leave`; every other message is dropped."""
+        assert self._codec is not None
+        try:
+            sender, message = self._codec.decode(body)
+        except MessageError:
+            return None
+        if isinstance(message, Left):
+            self.leavers.discard(sender)
+        elif isinstance(message, Printed) and (pod := self._pods.get(sender)):
+            return Heard(sender, message.lines) if pod.arrivals.printed(message.number) else None
+        return None
 
     def close(self, timeout: float) -> None:
         """Send what is under way, and close the link; nothing bulky is kept for calls to come."""

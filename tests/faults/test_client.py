@@ -41,6 +41,7 @@ INTERRUPTED = """
             time.sleep(60)
         except KeyboardInterrupt:
             note(journal, f"interrupted {n}")
+            print("tidied up", n)
             raise
         note(journal, f"end {n}")
 
@@ -120,9 +121,11 @@ def test_ctrl_c_ends_the_program_and_its_calls(rabbitmq, program, journal, with_
     # The map may have been let go of before.
     assert sum(numbers) in ({10, 20} if where == "map" else {10})
     assert code == -signal.SIGINT
+    said = sorted(line.partition(" | ")[2] for line in out.splitlines() if " | " in line)
+    assert said == ["tidied up 0", "tidied up 1"][: rabbitmq.slots], "what they print is not lost"
     if where == "the interpreter's exit":
         assert error.splitlines() == told, "Python cannot raise anything there"
-        assert out == "the end\n", "what is registered for the end of the program is done"
+        assert out.endswith("the end\n"), "what is registered for the end of the program is done"
     else:
         assert error.count("Traceback") == 1
         assert error.rstrip().splitlines()[-1] == "KeyboardInterrupt" or told[0] in error

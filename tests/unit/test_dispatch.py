@@ -5,6 +5,7 @@ import pytest
 
 from k8sfutures.messages import (
     CRASHED,
+    EXCEPTION,
     GROUP_LIMIT,
     INLINE_LIMIT,
     RESULT,
@@ -12,6 +13,7 @@ from k8sfutures.messages import (
     Group,
     Hello,
     InitializerRaised,
+    Left,
     Printed,
     Recall,
     Renew,
@@ -19,7 +21,7 @@ from k8sfutures.messages import (
     Returned,
 )
 from k8sfutures.worker import frames as kinds
-from k8sfutures.worker.dispatch import SIGKILL, Dispatcher
+from k8sfutures.worker.dispatch import SIGINT, SIGKILL, Dispatcher
 from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
 from k8sfutures.worker.kept import MOST_KEPT
 from k8sfutures.worker.shared_memory import Shared
@@ -313,6 +315,32 @@ class TestOutcomes:
             play.go()
             hello, *rest = play.sent
             assert (hello.results, rest) == (confirmed, again)
+
+
+class TestLastWords:
+    def test_a_client_that_leaves_with_sigint_hears_its_calls_to_their_end(self):
+        play = Play().attach()
+        play.group([(1, 0), (2, 0)])
+        token = play.start()
+        play.dispatcher.drop("c", SIGINT)
+        play.go()
+        assert play.others == [Kill(0, SIGINT)]
+        assert play.sent == []
+        play.dispatcher.frames(0, [(token, 0, kinds.PRINTED, 1, b"bye\n")])
+        assert play.dispatcher.has_outcomes()
+        play.flush()
+        play.dispatcher.frames(0, [(token, 0, EXCEPTION, 5, b"e")])
+        play.go()
+        assert play.sent == [Printed(1, [(1, 0, 0, 1, b"bye\n")]), Left()]
+        assert not play.dispatcher.has_outcomes()
+        assert play.dispatcher.clients == []
+
+    @pytest.mark.parametrize(("number", "told"), [(SIGINT, [Left()]), (SIGKILL, []), (0, [])])
+    def test_one_of_which_nothing_runs_is_told_so(self, number, told):
+        play = Play().attach()
+        play.dispatcher.drop("c", number)
+        play.go()
+        assert play.sent == told
 
 
 class TestFaults:

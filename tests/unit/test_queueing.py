@@ -39,7 +39,8 @@ def test_a_client_whose_calls_wait_for_others_is_found_after_a_moment(dispatcher
     assert dispatcher.occupancy.look(10.0) == {}
     assert dispatcher.occupancy.is_scarce
     assert dispatcher.occupancy.look(10.0 + WAIT) == {SELF: {HOLDER: 2}}
-    dispatcher.drop(HOLDER, 9)
+    dispatcher.drop(HOLDER, 15)
+    assert dispatcher.occupancy.look(15.0) == {}, "its calls are being ended"
     dispatcher.take()
     for cpu_id in (0, 1):
         dispatcher.died(cpu_id, [], [], {})

@@ -374,7 +374,8 @@ class Agent:
 
     def _left(self, client: str, now: float) -> float:
         """Seconds after which a client is given up unless it is heard; -1 where it is there."""
-        until, silence = self._dispatcher.deadline(client), now - self._last_heard.get(client, now)
+        until = self._dispatcher.occupancy.deadline(client)
+        silence = now - self._last_heard.get(client, now)
         if client in self._missing:
             return max(0.0, min(until, self._missing[client] + GONE) - now)
         return max(0.0, until - now) if silence > SILENCE else -1.0

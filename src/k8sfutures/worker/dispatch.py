@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Final
 
 import msgpack
@@ -26,7 +27,7 @@ from ..messages import (
     Group,
     Held,
     Hello,
-    InitializerRaised,
+    Left,
     Message,
     Recall,
     Renew,
@@ -49,6 +50,7 @@ from .occupancy import Occupancy
 from .said import Sayings
 from .shared_memory import Shared
 
+SIGINT: Final = 2
 SIGKILL: Final = 9
 
 
@@ -64,6 +66,7 @@ class Dispatcher(Assignment):
         super().__init__(cpu_ids)
         self._nested = Nested(pod, self._slots, self._clients)
         self._draining = False
+        self._leaving: set[Client] = set()
         self.said = Sayings(self._slots)
         self.endings = Endings(self._slots)
         self.occupancy = Occupancy(self._slots, self._clients)
@@ -74,10 +77,6 @@ class Dispatcher(Assignment):
     def clients(self) -> list[str]:
         """Names of the clients whose lease runs."""
         return list(self._clients)
-
-    def deadline(self, client: str) -> float:
-        """When the lease of a client ends."""
-        return self._clients[client].deadline
 
     @property
     def busy(self) -> bool:
@@ -95,7 +94,10 @@ class Dispatcher(Assignment):
 
     def has_outcomes(self) -> bool:
         """Whether `flush` would send anything."""
-        return any(client.outcomes or client.said.lines for client in self._clients.values())
+        return any(
+            client.outcomes or client.said.lines
+            for client in chain(self._clients.values(), self._leaving)
+        )
 
     # --- clients
 
@@ -218,6 +220,9 @@ class Dispatcher(Assignment):
         if client is None:
             return
         client.gone = True
+        if signal == SIGINT:
+            client.leaving = True
+            self._leaving.add(client)
         self._turns.remove(name)
         for slot in self._slots.values():
             if slot.client is client:
@@ -236,6 +241,7 @@ class Dispatcher(Assignment):
             slot.initialized.discard(name)
             slot.ran.pop(name, None)
             self._retire_if_due(slot)
+        self._left(client)
         self._feed()
 
     def tick(self, now: float) -> None:
@@ -328,7 +334,7 @@ class Dispatcher(Assignment):
             if client.gone:
                 continue
             if status == INITIALIZER_RAISED:
-                self._initializer_raised(client, slot.cpu_id, body)
+                self._send(client.name, *client.fail(slot.cpu_id, body))
                 continue
             client.finish(job.part.call, item, status, number, body)
             if client.max_tasks is not None:
@@ -346,16 +352,17 @@ class Dispatcher(Assignment):
             return
         slot.work, slot.items = 0.0, 0
         if slot.client is not None:
-            slot.client.slots.discard(slot.cpu_id)
-            slot.client = None
+            client, slot.client = slot.client, None
+            client.slots.discard(slot.cpu_id)
+            self._left(client)
         self._retire_if_due(slot)
 
-    def _initializer_raised(self, client: Client, cpu_id: int, error: bytes) -> None:
-        if not client.failed:
-            client.failed = True
-            client.queue.clear()
-            client.failure = InitializerRaised(cpu_id, error)
-            self._send(client.name, client.failure)
+    def _left(self, client: Client) -> None:
+        """The last process of a client that has left may have ended: nothing is said any more."""
+        if client.leaving and not client.slots:
+            client.leaving = False
+            self._leaving.discard(client)
+            self._send(client.name, *client.results(), Left())
 
     def stolen(self, cpu_id: int, tokens: list[int]) -> None:
         """These tokens were taken back: their items have not started, and wait again.
@@ -429,7 +436,7 @@ class Dispatcher(Assignment):
 
     def flush(self) -> None:
         """Hand out one message of results for each client that has any."""
-        for client in self._clients.values():
+        for client in chain(self._clients.values(), self._leaving):
             if client.outcomes or client.said.lines:
                 self._send(client.name, *client.results())
 

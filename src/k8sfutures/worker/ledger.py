@@ -14,6 +14,7 @@ from ..messages import (
     Attach,
     Call,
     Hello,
+    InitializerRaised,
     Message,
     Outcome,
     Printed,
@@ -74,6 +75,7 @@ class Client:
         self.group = 0
         self._waits_since: float | None = None
         self.gone = False
+        self.leaving = False  # gone, but what its calls say as they end is for it still
         self.failed = False  # its initializer raised
         self.failure: Message | None = None  # what it is told of that
         self.functions: dict[int, bytes] = {}
@@ -128,6 +130,15 @@ class Client:
             took = micros * 1e-6
             before = self.durations.get(call[1])
             self.durations[call[1]] = took if before is None else before + (took - before) * FOLLOW
+
+    def fail(self, cpu_id: int, error: bytes) -> list[Message]:
+        """Its initializer has raised: none of its calls will run; returns what it is told."""
+        if self.failed:
+            return []
+        self.failed = True
+        self.queue.clear()
+        self.failure = InitializerRaised(cpu_id, error)
+        return [self.failure]
 
     def forget(self, call_id: int) -> None:
         """A call is not here any more."""

@@ -32,6 +32,10 @@ class Occupancy:
         """Whether any client waited for others at the last look."""
         return bool(self._since)
 
+    def deadline(self, client: str) -> float:
+        """When the lease of a client ends."""
+        return self._clients[client].deadline
+
     def look(self, now: float) -> dict[str, dict[str, int]]:
         """Look who waits.
 
@@ -42,7 +46,9 @@ class Occupancy:
             For each client that has waited for long enough, the others and how many CPU processes
             are at work for each.
         """
-        holders = Counter(slot.client.name for slot in self._slots.values() if slot.client)
+        # What runs of one that has left is being ended: nobody waits long for that.
+        clients = [slot.client for slot in self._slots.values()]
+        holders = Counter(client.name for client in clients if client and not client.gone)
         is_full = holders.total() == len(self._slots)
         waiting = [
             name

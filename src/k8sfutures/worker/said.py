@@ -307,7 +307,7 @@ class Sayings:
         if not body:
             return True
         job = slot.jobs.get(token)
-        if job is not None and job.client.gone:
+        if job is not None and job.client.gone and not job.client.leaving:
             return True
         if job is not None and job.client.reporting is not None:
             return job.client.said.add(job.part.call[0], item, slot.cpu_id, kind, body)
