@@ -36,8 +36,8 @@ INTERRUPTED = """
     from k8sfutures import K8sRabbitExecutor
 
     def work(journal, n):
-        note(journal, f"start {n}")
         try:
+            note(journal, f"start {n}")  # from when on it may be interrupted
             time.sleep(60)
         except KeyboardInterrupt:
             note(journal, f"interrupted {n}")
