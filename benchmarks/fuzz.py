@@ -50,6 +50,7 @@ from k8sfutures.messages import (
     Detach,
     Goodbye,
     Group,
+    Held,
     Hello,
     InitializerRaised,
     Left,
@@ -91,7 +92,7 @@ def messages(trap: bytes) -> list[Message]:
     """One of each kind, with a pickle wherever there can be one."""
     calls = [(1, 1, 0, trap), (2, 1, 3, trap)]
     return [
-        Attach(tuple(Versions.ours()), 0, 60.0, trap, None),
+        Attach(tuple(Versions.ours()), 0, 60.0, trap, None, None, trap, ("pod", 0)),
         Group(1 << 40, {1: trap}, [], {"pod": (2, calls), "other": (1, calls)}, {1: [5]}, {1: 0.5}),
         Renew(0, 0, []),
         Recall([1, 2]),
@@ -106,6 +107,7 @@ def messages(trap: bytes) -> list[Message]:
         Yield("pool"),
         Credit(1),
         Cancel([1, 2]),
+        Held(),
         Occupied([("client", 2, -1.0)]),
         Left(),
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from journal import Journal
 from kubernetes_cluster import KubernetesCluster, OnKubernetes
 
 from k8sfutures import K8sRabbitExecutor
@@ -21,14 +22,30 @@ from k8sfutures.testing import MemoryCluster
 
 
 class Cluster(Protocol):
-    """Where the executors of a test run; `slots` calls run there at once."""
+    """Where the executors of a test run.
+
+    Attributes:
+        slots: so many calls run there at once.
+        host: an address of this machine that calls reach.
+    """
 
     slots: int
+    host: str
 
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor: ...
 
-    def lose_pod(self) -> str:
-        """End a pod without warning; returns its name."""
+    def data_settings(self) -> dict[str, Any]:
+        """Settings of executors whose calls use NumPy, pandas and pyarrow."""
+
+    def environment(self) -> dict[str, str]:
+        """Variables by which a program's `K8sRabbitExecutor()` runs its calls there, too."""
+
+    def lose_pod(self, host: str | None = None) -> str:
+        """End a pod without warning; returns its name.
+
+        Args:
+            host: `platform.node` in the pod's calls, where there may be several.
+        """
 
     def drain_pod(self) -> str:
         """Ask a pod to end; returns its name."""
@@ -38,6 +55,8 @@ class Cluster(Protocol):
 
 
 class InMemory:
+    host = "127.0.0.1"
+
     def __init__(self, sizes: list[int]) -> None:
         self.slots = sum(sizes)
         self.cluster = MemoryCluster(sizes)
@@ -45,7 +64,13 @@ class InMemory:
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
         return self.cluster.executor(*args, **kwargs)
 
-    def lose_pod(self) -> str:
+    def data_settings(self) -> dict[str, Any]:
+        return {}
+
+    def environment(self) -> dict[str, str]:
+        raise NotImplementedError("no other program has a part in it")
+
+    def lose_pod(self, _host: str | None = None) -> str:
         name = self.cluster.pods[0]
         self.cluster.stop_pod(name)
         return name
@@ -63,6 +88,8 @@ class InMemory:
 
 
 class OnRabbitMQ:
+    host = "127.0.0.1"
+
     def __init__(self, cache: Path, pool: str) -> None:
         self.cache = cache
         self.pool = pool
@@ -82,7 +109,13 @@ class OnRabbitMQ:
                 found[path.stem] = record["pid"]
         return found
 
-    def lose_pod(self) -> str:
+    def data_settings(self) -> dict[str, Any]:
+        return {}
+
+    def environment(self) -> dict[str, str]:
+        return {"K8SFUTURES_PODS": "local", "K8SFUTURES_POOL": self.pool}
+
+    def lose_pod(self, _host: str | None = None) -> str:
         name, pid = next(iter(self.pids().items()))
         os.kill(pid, signal.SIGKILL)
         return name
@@ -135,6 +168,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["K8SFUTURES_CACHE_DIR"] = before
 
 
+with_programs = pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param("rabbitmq", marks=pytest.mark.broker),
+        pytest.param("kubernetes", marks=pytest.mark.kubernetes),
+    ],
+    indirect=True,
+)
+"""For tests whose executors are those of other programs."""
+
+
 @pytest.fixture(scope="session")
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesCluster]:
     """The cluster, with a namespace and a broker of this run's own."""
@@ -167,10 +211,11 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def one_machine(cluster: Cluster) -> None:
-    """For tests whose calls share files, or know each other's process ids."""
-    if isinstance(cluster, OnKubernetes):
-        pytest.skip("pods on Kubernetes have files and process ids of their own")
+def journal() -> Iterator[Journal]:
+    """What calls on this machine do."""
+    running = Journal()
+    yield running
+    running.close()
 
 
 @pytest.fixture
@@ -192,6 +237,26 @@ def make_executor(cluster: Cluster) -> Iterator[Callable[..., K8sRabbitExecutor]
             return executor
 
         yield make
+
+
+@pytest.fixture
+def make_executor_on_one_pod(
+    cluster: Cluster, make_executor: Callable[..., K8sRabbitExecutor]
+) -> Iterator[Callable[..., K8sRabbitExecutor]]:
+    """Executors whose calls all run on one pod, where they know each other's process ids."""
+    if not isinstance(cluster, OnKubernetes):
+        yield make_executor
+        return
+    cluster.close()  # the others hold all CPUs
+    with contextlib.ExitStack() as stack:
+
+        def make(*args: Any, **kwargs: Any) -> K8sRabbitExecutor:
+            executor = cluster.executor(*args, pool="one-pod", worker_processes=2, **kwargs)
+            stack.callback(executor.shutdown, cancel_futures=True)
+            return executor
+
+        yield make
+    cluster.close()
 
 
 @pytest.fixture

@@ -40,6 +40,11 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=1, help="CPU processes of each pod")
     parser.add_argument("--host", help="an address of this machine that pods on Kubernetes reach")
+    parser.add_argument(
+        "--containerd",
+        help="path of a node's containerd socket, {node} for its name: containers are killed and "
+        "frozen from outside, too",
+    )
     parser.add_argument("--only", help="only faults whose name has this in it")
     parser.add_argument("--pause", type=float, default=3.0, help="the most seconds between faults")
     parser.add_argument("--keep", action="store_true", help="keep the files of the run")
@@ -57,7 +62,7 @@ def main() -> None:
     else:
         from .cluster import ClusterWorld
 
-        world = ClusterWorld(folder, given.seed, say, given.host)
+        world = ClusterWorld(folder, given.seed, say, given.host, given.containerd)
     world.environment["K8SFUTURES_WORKER_PROCESSES"] = str(given.processes)
     Soak(world, report, given.only, given.pause).run(given.minutes)
     print(report.text())
@@ -82,8 +87,7 @@ class Soak:
         self._world = world
         self._report = report
         self._pause = pause
-        self._faults = [fault for fault in FAULTS if world.pods in fault.pods]
-        self._faults = [fault for fault in self._faults if only is None or only in fault.name]
+        self._faults = [fault for fault in FAULTS if only is None or only in fault.name]
         self._undone: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
@@ -117,7 +121,7 @@ class Soak:
         world = self._world
         world.start_client().wait_for("quiet", 120)
         world.spare_one()
-        self._report.before = world.usage_of_spared()
+        self._report.before = self._ready()
         world.start_client()
         world.ends_at = time.monotonic() + minutes * 60
 
@@ -165,6 +169,17 @@ class Soak:
                 report.violations.append(
                     f"{client.name} ended with {client.process.returncode}; see {client.log}"
                 )
+
+    def _ready(self) -> dict[str, int]:
+        """What the spared agent uses when it has a process ready for when another ends."""
+        usage: dict[str, int] = {}
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            usage, before = self._world.usage_of_spared(), usage
+            if usage.get("files") == before.get("files"):
+                break
+            _wait_until(time.monotonic() + 1)
+        return usage
 
     def _settled(self) -> dict[str, int]:
         """What the spared agent uses when it has no clients any more."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from k8sfutures import WorkerCrashed
+from k8sfutures import BrokerRefused, WorkerCrashed
 
 HANG = 240.0
 """Seconds after which a call that has no outcome hangs. Faults that silence a connection or stop a
@@ -20,6 +20,9 @@ RETRIES = 10
 
 WORKERS = int(os.environ["CHAOS_WORKERS"]) if "CHAOS_WORKERS" in os.environ else None
 """CPUs to use at once; None for all."""
+
+MEMORY = int(os.environ.get("CHAOS_MEMORY", "0"))
+"""Bytes that a pod may have; 0 for no limit."""
 
 Counts = list[tuple[int, int, int]]
 """Numbers of calls, and how often each must have run, and may have where nothing was lost."""
@@ -34,7 +37,7 @@ class Checks:
 
     Args:
         calls: the module that has the functions which are called.
-        spared: a file with the pid of an agent that calls are not to kill.
+        spared: a file with what tells the pod that calls are not to kill.
         tell: says something to whoever has started this process.
     """
 
@@ -80,5 +83,8 @@ class Checks:
         return self.are_values(numbers, futures, [number * number for number in numbers])
 
     def error_of(self, future: Future[Any]) -> BaseException | None:
-        """What a call that is to raise has raised, or None."""
-        return future.exception(HANG)
+        """What a call that is to raise has raised, or None; that we are refused, it raises."""
+        error = future.exception(HANG)
+        if isinstance(error, BrokerRefused):
+            raise error
+        return error

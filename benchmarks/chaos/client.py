@@ -35,21 +35,32 @@ class Planned(Exception):
         self.word = word
 
 
-def note(number: int) -> None:
-    """Write down, in one piece, that a call runs."""
-    line = f"{number} {time.monotonic():.3f} {os.getpid()}\n".encode()
+def note(number: int) -> int:
+    """Write down, in one piece, that a call runs; who counts over the network says how often."""
+    words = f"{number} {time.monotonic():.3f} {os.getpid()} {socket.gethostname()}"
+    line = f"{words}\n".encode()
     if LEDGER.startswith("/"):
         descriptor = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, line)
         finally:
             os.close(descriptor)
-        return
+        return 0
     host, _, port = LEDGER.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=20) as counter:
         counter.sendall(line)
         counter.shutdown(socket.SHUT_WR)
-        counter.recv(1)  # it has been counted
+        return int(counter.makefile("rb").readline())  # it has been counted
+
+
+def attempt(number: int) -> int:
+    """Write down that a call runs; returns how often it has by now."""
+    times = note(number)
+    if times:
+        return times
+    with open(f"{LEDGER}.{number}", "ab") as file:  # noqa: PTH123
+        file.write(b"x")
+        return file.tell()
 
 
 def square(number: int) -> int:
@@ -62,6 +73,13 @@ def nap(number: int, seconds: float) -> int:
     """Something long."""
     note(number)
     time.sleep(seconds)
+    return number
+
+
+def linger(number: int) -> int:
+    """Something that only ends if somebody ends it."""
+    note(number)
+    time.sleep(600)
     return number
 
 
@@ -92,6 +110,29 @@ def square_or_crash(number: int, bad: frozenset[int]) -> int:
     return square(number)
 
 
+def square_or_linger(number: int, endless: frozenset[int]) -> int:
+    """An item of a map."""
+    return linger(number) if number in endless else square(number)
+
+
+def fail_until(number: int, times: int, how: str) -> int:
+    """Fail so many times, then say how often it has run."""
+    ran = attempt(number)
+    if ran <= times:
+        if how == "raise":
+            raise Planned(number, word="attempt")
+        if how == "exit":
+            os._exit(7)
+        time.sleep(600)
+    return ran
+
+
+def where() -> tuple[str, int]:
+    """Take a moment; returns which process that was."""
+    time.sleep(0.3)
+    return socket.gethostname(), os.getpid()
+
+
 def crash(number: int, how: str) -> None:
     """End the process."""
     note(number)
@@ -110,11 +151,23 @@ def poison(number: int, spared: str) -> str:
     zygote = os.getppid()
     with open(f"/proc/{zygote}/stat", encoding="ascii", errors="replace") as file:  # noqa: PTH123
         agent = int(file.read().rpartition(")")[2].split()[1])
-    with open(spared, encoding="ascii") as file:  # noqa: PTH123
-        if agent == int(file.read() or 0):
-            return "spared"
+    if spared in {str(agent), socket.gethostname()}:
+        return "spared"
     note(-agent)
-    os.kill(agent, signal.SIGKILL)
+    # In a container the agent is process 1, which nobody can kill from inside; it ends by this.
+    os.kill(zygote if agent == 1 else agent, signal.SIGKILL)
+    time.sleep(60)
+    return "survived"
+
+
+def take(number: int, spared: str, size: int) -> str:
+    """Use more memory than there is, but on the pod that is to stay."""
+    note(number)
+    if spared == socket.gethostname():
+        return "spared"
+    block = bytearray(size)
+    for at in range(0, size, 4096):
+        block[at] = 1
     time.sleep(60)
     return "survived"
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from .local import LocalWorld
     from .world import World
 
 Undo = tuple[float, Callable[[], None]]
@@ -26,8 +25,6 @@ class Fault:
     """One kind of fault; its docstring says which."""
 
     weight = 1.0
-    pods: tuple[str, ...] = ("local",)
-    """Where it can be provoked."""
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         """Provoke it; None where there is nothing to hit now."""
@@ -43,7 +40,6 @@ class KilledPod(Fault):
     """SIGKILL of an agent."""
 
     weight = 2
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         pod = world.a_pod(chosen)
@@ -56,8 +52,6 @@ class KilledPod(Fault):
 class DrainedPod(Fault):
     """SIGTERM of an agent."""
 
-    pods = ("local", "kubernetes")
-
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         pod = world.a_pod(chosen)
         if pod is None:
@@ -67,17 +61,15 @@ class DrainedPod(Fault):
 
 
 class StoppedPod(Fault):
-    """SIGSTOP of an agent for a while."""
+    """agent stopped for a while (SIGSTOP, or its container's freezer)."""
 
-    def strike(self, world: LocalWorld, chosen: random.Random) -> Struck | None:  # type: ignore[override]
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
         pod = world.a_pod(chosen)
         if pod is None:
             return None
         seconds = chosen.choice([1, 3, 6, 35])
-        pid = world.signal_pod(pod, signal.SIGSTOP)
-        return Struck(
-            f"{pod} for {seconds} s", (seconds, lambda: world.signal(pid, signal.SIGCONT))
-        )
+        resume = world.stop_pod(pod)
+        return None if resume is None else Struck(f"{pod} for {seconds} s", (seconds, resume))
 
 
 class KilledProcess(Fault):
@@ -85,13 +77,12 @@ class KilledProcess(Fault):
 
     weight = 3
 
-    def strike(self, world: LocalWorld, chosen: random.Random) -> Struck | None:  # type: ignore[override]
-        pid = world.a_process(chosen)
-        if pid is None:
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        process = world.a_process(chosen)
+        if process is None:
             return None
-        world.killed.add(pid)
-        world.signal(pid, signal.SIGKILL)
-        return Struck(str(pid))
+        world.signal_process(process, signal.SIGKILL)
+        return Struck(str(process))
 
 
 class StoppedProcess(Fault):
@@ -99,14 +90,15 @@ class StoppedProcess(Fault):
 
     weight = 2
 
-    def strike(self, world: LocalWorld, chosen: random.Random) -> Struck | None:  # type: ignore[override]
-        pid = world.a_process(chosen)
-        if pid is None:
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        process = world.a_process(chosen)
+        if process is None:
             return None
         seconds = chosen.uniform(0.5, 6)
-        world.signal(pid, signal.SIGSTOP)
+        world.signal_process(process, signal.SIGSTOP)
         return Struck(
-            f"{pid} for {seconds:.1f} s", (seconds, lambda: world.signal(pid, signal.SIGCONT))
+            f"{process} for {seconds:.1f} s",
+            (seconds, lambda: world.signal_process(process, signal.SIGCONT)),
         )
 
 
@@ -115,7 +107,7 @@ class KilledZygote(Fault):
 
     weight = 0.7
 
-    def strike(self, world: LocalWorld, chosen: random.Random) -> Struck | None:  # type: ignore[override]
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
         pod = world.a_pod(chosen)
         if pod is None:
             return None
@@ -127,7 +119,6 @@ class ResetClient(Fault):
     """connection of a client reset."""
 
     weight = 3
-    pods = ("local", "kubernetes")
     prefix = "client-"
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
@@ -150,8 +141,6 @@ class ResetPod(ResetClient):
 class ClosedConnections(Fault):
     """all connections closed by the administrator."""
 
-    pods = ("local", "kubernetes")
-
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         world.node.control("close_all_connections", "chaos")
         return Struck("")
@@ -161,7 +150,6 @@ class SilentConnection(Fault):
     """connection half open: bytes are swallowed."""
 
     weight = 0.7
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         names = world.proxy.names()
@@ -175,8 +163,6 @@ class SilentConnection(Fault):
 
 class StalledConnection(Fault):
     """connection stalled for a while, then everything comes at once."""
-
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         names = world.proxy.names()
@@ -193,17 +179,23 @@ class HeldNetwork(Fault):
     """network stalled for a while: nothing flows, and new connections do not come up."""
 
     weight = 0.7
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         seconds = chosen.choice([2, 8, 25])
         return Struck(f"{seconds} s", (seconds, world.proxy.hold()))
 
 
+class HeldApi(Fault):
+    """Kubernetes API out of the clients' reach for a while."""
+
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        seconds = chosen.choice([2, 10, 40])
+        resume = world.hold_api()
+        return None if resume is None else Struck(f"for {seconds} s", (seconds, resume))
+
+
 class RestartedBroker(Fault):
     """broker killed, and started again."""
-
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         seconds = chosen.choice([0, 0, 2, 8])
@@ -215,7 +207,6 @@ class StoppedBroker(Fault):
     """broker stopped, and away for long."""
 
     weight = 0.4
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         seconds = chosen.choice([s for s in (15, 30, 60) if s < max(20, world.seconds_left)])
@@ -225,8 +216,6 @@ class StoppedBroker(Fault):
 
 class DeletedQueue(Fault):
     """queue of a client or pod deleted by hand."""
-
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         queues = [
@@ -244,18 +233,37 @@ class DeletedQueue(Fault):
 class MemoryAlarm(Fault):
     """memory alarm for a moment."""
 
-    pods = ("local", "kubernetes")
-
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         seconds = chosen.uniform(0.5, 5)
         world.node.set_memory_limit(0.000001)
         return Struck(f"for {seconds:.1f} s", (seconds, world.end_alarm))
 
 
+class RevokedUser(Fault):
+    """credentials of all clients but the first revoked, and given back."""
+
+    weight = 0.5
+
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        if world.is_revoked:
+            return None
+        what = chosen.choice(["password", "permissions", "host"])
+        seconds = chosen.choice([0, 3, 12])
+        world.revoke(what)
+        return Struck(f"{what}, for {seconds} s", (seconds, world.give_back))
+
+
+class JumpedClock(Fault):
+    """wall clock set anew."""
+
+    def strike(self, world: World, chosen: random.Random) -> Struck | None:
+        seconds = chosen.choice([0, 30, 3600, 86_400, 400 * 86_400]) * chosen.choice([1, -1])
+        world.set_clock(seconds)
+        return Struck(f"to {seconds:+} s")
+
+
 class KilledClient(Fault):
     """SIGKILL of a client process."""
-
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         client = world.kill_a_client()
@@ -264,8 +272,6 @@ class KilledClient(Fault):
 
 class SuspendedClient(Fault):
     """client process suspended for a while."""
-
-    pods = ("local", "kubernetes")
 
     def strike(self, world: World, chosen: random.Random) -> Struck | None:
         choices = [1, 3, 13, 28] + ([70] if world.seconds_left > 150 else [])
@@ -283,8 +289,8 @@ FAULTS: list[Fault] = [
     kind()
     for kind in (
         *(KilledPod, DrainedPod, StoppedPod, KilledProcess, StoppedProcess, ResetClient, ResetPod),
-        *(KilledZygote, HeldNetwork),
+        *(KilledZygote, HeldNetwork, HeldApi),
         *(ClosedConnections, SilentConnection, StalledConnection, RestartedBroker, StoppedBroker),
-        *(DeletedQueue, MemoryAlarm, KilledClient, SuspendedClient),
+        *(DeletedQueue, MemoryAlarm, RevokedUser, JumpedClock, KilledClient, SuspendedClient),
     )
 ]

@@ -13,11 +13,19 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future, as_completed
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
 from typing import Any
 
-from k8sfutures import K8sRabbitExecutor, PodLost, WorkerCrashed, WorkersTerminated
+from k8sfutures import (
+    BrokerRefused,
+    K8sRabbitExecutor,
+    PodLost,
+    WorkerCrashed,
+    WorkersTerminated,
+)
 
-from .checks import HANG, RETRIES, WORKERS, Checks, Counts, Violation
+from .checks import HANG, MEMORY, RETRIES, WORKERS, Counts, Violation
+from .chosen import ChosenKinds
 
 CRASHES = {"_exit": (None, 7), "segfault": (11, None), "SIGKILL": (9, None), "SIGABRT": (6, None)}
 """Ways in which a call ends its process; signal and exit code that the exception must have."""
@@ -34,11 +42,15 @@ KINDS = {
     "callbacks": 3,
     "definitions": 2,
     "cancelled": 3,
+    "limited": 3,
+    "retried": 3,
+    "ended": 3,
     "unpicklable": 1,
     "guest": 3,
     "program": 0.5,
     "initialized": 1,
     "poisonous": 0.15,
+    "greedy": 2 if MEMORY else 0,
 }
 """How often each kind of work is chosen."""
 
@@ -54,6 +66,9 @@ SIZES = {
     "callbacks": 60,
     "definitions": 30,
     "cancelled": 150,
+    "limited": 60,
+    "retried": 10,
+    "ended": 60,
     "guest": 60,
     "program": 100,
     "initialized": 30,
@@ -62,7 +77,7 @@ SIZES = {
 """The most calls of each."""
 
 
-class Kinds(Checks):
+class Kinds(ChosenKinds):
     """Each method is a kind of work.
 
     Its arguments are an executor, what it chooses with, and the numbers of its calls. It raises a
@@ -216,13 +231,17 @@ class Kinds(Checks):
         told: Counter[int] = Counter()
         all_told = threading.Event()
         more: dict[int, Future[Any]] = {}
+        refused: list[BrokerRefused] = []
 
         def done(number: int) -> None:
             told[number] += 1
             if number == slow:
                 time.sleep(takes)
-            if number + middle in second:
-                more[number + middle] = executor.submit(self.calls.square, number + middle)
+            try:
+                if number + middle in second:
+                    more[number + middle] = executor.submit(self.calls.square, number + middle)
+            except BrokerRefused as error:
+                refused.append(error)
             if len(told) == middle:
                 all_told.set()
 
@@ -235,6 +254,8 @@ class Kinds(Checks):
         counts = self.are_squares(first, futures)
         if not all_told.wait(HANG):
             raise FutureTimeoutError
+        if refused:
+            raise refused[0]
         counts += self.are_squares(second, [more[number] for number in second])
         if set(told.values()) != {1}:
             raise Violation(f"callbacks were called {told} times")
@@ -355,6 +376,8 @@ class Kinds(Checks):
             self.killed(number, WorkerCrashed(pid=pid, signal=signal, pod=pod))
         for _number in told["right"]:
             self.note("value")
+        if told["refused"]:
+            raise BrokerRefused(f"a program: calls {told['refused']}")
         # It is not told which pods its executor gave up.
         right = set(told["right"])
         return [(number, int(number in right), 1 + RETRIES) for number in numbers]
@@ -370,10 +393,16 @@ class Kinds(Checks):
 
     def poisonous(self, _: Any, _chosen: random.Random, numbers: range) -> Counts:
         """A call that kills its pods, among others that must come back."""
+        spared = Path(self.spared).read_text()
+        if not spared:
+            return []  # the one is not known yet
         poison, rest = numbers[0], numbers[1:]
-        with K8sRabbitExecutor(retries=1) as bad, K8sRabbitExecutor(retries=RETRIES) as good:
+        with (
+            K8sRabbitExecutor(WORKERS, retries=1) as bad,
+            K8sRabbitExecutor(WORKERS, retries=RETRIES) as good,
+        ):
             futures = [good.submit(self.calls.square, number) for number in rest]
-            culprit = bad.submit(self.calls.poison, poison, self.spared)
+            culprit = bad.submit(self.calls.poison, poison, spared)
             error = self.error_of(culprit)
             if isinstance(error, WorkerCrashed):
                 self.killed(poison, error)
@@ -384,3 +413,28 @@ class Kinds(Checks):
             else:
                 self.note("value" if error is None else type(error).__name__)
             return [(poison, 0, 2), *self.are_squares(rest, futures)]
+
+    def greedy(self, executor: Any, _: random.Random, numbers: range) -> Counts:
+        """A call that uses up the memory of its pod: the kernel ends it, or all of the pod."""
+        spared = Path(self.spared).read_text()
+        if not spared:
+            return []
+        (number,) = numbers
+        future = executor.options(retries=0).submit(self.calls.take, number, spared, 2 * MEMORY)
+        error = self.error_of(future)
+        if isinstance(error, WorkerCrashed) and error.out_of_memory:
+            if error.memory_limit != MEMORY or (error.memory_peak or 0) < MEMORY / 2:
+                raise Violation(f"call {number} is out of memory: {vars(error)}")
+            self.note("WorkerCrashed, out of memory")
+        elif isinstance(error, WorkerCrashed):
+            self.killed(number, error)
+        elif isinstance(error, PodLost):
+            out = "OOMKilled" in str(error)
+            self.note("PodLost, out of memory" if out else "PodLost, of another cause")
+        elif error is not None or future.result() != "spared":
+            raise Violation(
+                f"call {number} that uses up the memory of its pod ended with {error!r}"
+            )
+        else:
+            self.note("value")
+        return [(number, 0, 1)]

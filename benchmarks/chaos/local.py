@@ -38,8 +38,7 @@ class LocalWorld(World):
         super().__init__(folder, seed, say)
         self.environment[MARK] = self.token
         self._spared = ""
-        self._spared_file = folder / "spared"
-        self._spared_file.write_text("")
+        self._killed: set[int] = set()
         self._names: dict[int, str] = {}
 
     # --- what calls write down
@@ -51,9 +50,6 @@ class LocalWorld(World):
         path = Path(self.ledger(client))
         lines = path.read_text().splitlines() if path.exists() else []
         return Counter(int(line.split(" ", 1)[0]) for line in lines)
-
-    def spared_file(self) -> str:
-        return str(self._spared_file)
 
     # --- pods
 
@@ -73,7 +69,7 @@ class LocalWorld(World):
 
     def spare_one(self) -> None:
         self._spared, pid = next(iter(self.agents().items()))
-        self._spared_file.write_text(str(pid))
+        self.spare(str(pid))
 
     def usage_of_spared(self) -> dict[str, int]:
         return usage(self.agents().get(self._spared, 0))
@@ -100,15 +96,25 @@ class LocalWorld(World):
             self.signal(pid, number)
         return pid or 0
 
+    def stop_pod(self, pod: str) -> Callable[[], None]:
+        pid = self.signal_pod(pod, signal.SIGSTOP)
+        return lambda: self.signal(pid, signal.SIGCONT)
+
     def kill_zygote(self, pod: str) -> None:
-        """Kill the process that forks a pod's CPU processes, which end with it."""
         self.struck_pods.add(pod)
         for zygote in _children(self.agents().get(pod, 0)):
-            self.killed.update(_children(zygote))
+            self._killed.update(_children(zygote))
             self.signal(zygote, signal.SIGKILL)
 
+    def was_killed(self, pod: str, pid: int) -> bool:
+        return pid in self._killed
+
+    def signal_process(self, process: int, number: int) -> None:
+        if number == signal.SIGKILL:
+            self._killed.add(process)
+        self.signal(process, number)
+
     def a_process(self, chosen: random.Random) -> int | None:
-        """A CPU process to hit, of any pod."""
         found = [pid for agent in self.agents().values() for pid in _processes(agent)]
         return chosen.choice(sorted(found)) if found else None
 
@@ -128,7 +134,7 @@ class LocalWorld(World):
         pods = {
             pid: words for pid, words in self.leftovers().items() if "k8sfutures.worker" in words
         }
-        agents = [pid for pid, words in pods.items() if "k8sfutures.worker.zygote" not in words]
+        agents = set(pods).difference(*map(_children, pods))
         for pid in agents:
             self.signal(pid, signal.SIGCONT)
             self.signal(pid, signal.SIGTERM)

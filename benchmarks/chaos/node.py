@@ -120,6 +120,23 @@ class Node:
             "Gone -> Gone end.",
         )
 
+    def allow(self, user: str, password: str) -> None:
+        """Let a user in, who may do everything."""
+        if f"{user}\t" not in self.control("list_users"):
+            self.control("add_user", user, password)
+        self.control("change_password", user, password)
+        self.control("set_permissions", user, ".*", ".*", ".*")
+
+    def revoke(self, user: str, how: str) -> None:
+        """Take from a user the ``password``, all ``permissions``, or the ``host``; end its work."""
+        if how == "password":
+            self.control("change_password", user, secrets.token_hex(16))
+        elif how == "permissions":
+            self.control("set_permissions", user, "^$", "^$", "^$")
+        else:
+            self.control("clear_permissions", user)
+        self.control("close_all_user_connections", user, "chaos")
+
     def set_memory_limit(self, fraction: float) -> None:
         """Of the machine's memory; a tiny one makes publishers wait, 0.4 is the usual one."""
         self.control("set_vm_memory_high_watermark", f"{fraction:.9f}")

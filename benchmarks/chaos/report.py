@@ -52,6 +52,7 @@ class Report:
     hangs: int = 0
     crashes: int = 0
     losses: int = 0
+    refusals: int = 0
     unexplained: int = 0
 
     def judge(self, world: World) -> None:
@@ -67,8 +68,12 @@ class Report:
                 self.violations.append(f"{client.name}: {item} hangs; see {client.log}")
             for item in client.of("crashed"):
                 crashed[item["pod"], item["pid"]] += 1
-                if item["pid"] not in world.killed:
+                if not world.was_killed(item["pod"], item["pid"]):
                     self.violations.append(f"{client.name}: nobody has killed that process: {item}")
+            for item in client.of("refused"):
+                self.refusals += 1
+                if client.name not in world.refused:
+                    self.violations.append(f"{client.name}: nobody has revoked that: {item}")
             for item in client.of("lost"):
                 self.losses += 1
                 if item["pod"] not in hit:
@@ -139,6 +144,7 @@ class Report:
             f"faults: {self.faults.total()}",
             *_table(self.faults),
             f"calls whose process was killed: {self.crashes}",
+            f"executors whose user was refused: {self.refusals}",
             f"pods given up with calls: {self.losses} (of no known fault: {self.unexplained})",
             f"executions for that: {self.again}",
             f"lost: {self.missing}   duplicated: {self.duplicated}   hangs: {self.hangs}",

@@ -12,14 +12,15 @@ import random
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TextIO
 
-from k8sfutures import K8sRabbitExecutor
+from k8sfutures import BrokerRefused, K8sRabbitExecutor, WorkerCrashed
 
-from .checks import RETRIES, WORKERS, Counts
+from .checks import HANG, RETRIES, WORKERS, Counts
 from .kinds import KINDS, SIZES, Kinds
 
 AT_ONCE = 5
@@ -45,6 +46,26 @@ class _Losses(logging.Handler):
             self._tell("lost", pod=str(pod), calls=calls, reason=str(reason)[:200])
 
 
+class _Steady(logging.Formatter):
+    """Has the time of a clock that does not jump."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return f"{time.monotonic():.3f}"
+
+
+class _Watched(K8sRabbitExecutor):
+    """Knows the Futures that somebody may wait for."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.given: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        self.given.add(future)
+        return future
+
+
 class Workload:
     """See the module's text.
 
@@ -52,7 +73,7 @@ class Workload:
         calls: the module that has the functions which are called.
         seed: of all that is chosen.
         name: of this client.
-        spared: a file with the pid of an agent that calls are not to kill; "" where they cannot.
+        spared: a file with what tells the pod that calls are not to kill.
         told: lines of JSON go here.
     """
 
@@ -64,12 +85,12 @@ class Workload:
         self._stop = threading.Event()
         self._suspended: list[float] = []
         self._tick = time.monotonic()
+        self._refused: BrokerRefused | None = None
         self._losses = _Losses(self._tell)
         self._kinds = Kinds(calls, spared, self._tell)
-        self._weights = {kind: how for kind, how in KINDS.items() if spared or kind != "poisonous"}
-        logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s {name} %(message)s"
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Steady(f"%(asctime)s {name} %(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         logging.getLogger("k8sfutures.session").addHandler(self._losses)
         for target in (self._watch_stdin, self._watch_clock):
             threading.Thread(target=target, daemon=True).start()
@@ -104,24 +125,66 @@ class Workload:
 
     def run(self) -> None:
         """Rounds of work, until told to stop."""
-        with (
-            ThreadPoolExecutor(AT_ONCE - 1) as threads,
-            K8sRabbitExecutor(WORKERS, retries=RETRIES) as executor,
-        ):
-            self._kinds.burst(executor, self._random, self._ids_for(50))
-            self._quiet()
-            while not self._stop.is_set():
-                kinds = self._random.choices(*zip(*self._weights.items(), strict=True), k=AT_ONCE)
-                seeds = [self._random.random() for _ in kinds]
-                done = [
-                    threads.submit(self._work, executor, kind, seed)
-                    for kind, seed in zip(kinds, seeds, strict=True)
-                ]
-                for one in done:
-                    one.result()
-                del done
-                self._quiet()
+        with ThreadPoolExecutor(AT_ONCE - 1) as threads:
+            while True:
+                self._refused = None
+                try:
+                    self._rounds(threads)
+                    break
+                except BrokerRefused as error:
+                    self._tell("refused", words=str(error)[:300])
+                if self._stop.wait(1):
+                    break
         self._tell("ended")
+
+    def _rounds(self, threads: ThreadPoolExecutor) -> None:
+        """Rounds of work with one executor, as long as it is of use."""
+        with _Watched(WORKERS, retries=RETRIES) as executor:
+            try:
+                self._kinds.burst(executor, self._random, self._ids_for(50))
+                self._quiet()
+                while not self._stop.is_set():
+                    self._round(executor, threads)
+                    if self._refused is not None:
+                        raise self._refused
+                    self._quiet()
+            except BrokerRefused:
+                # Not one is left out.
+                if wait(list(executor.given), HANG).not_done:
+                    self._tell("hang", what="a call of an executor that was refused", first=0)
+                raise
+            self._use_all(executor)
+
+    def _round(self, executor: K8sRabbitExecutor, threads: ThreadPoolExecutor) -> None:
+        kinds = self._random.choices(*zip(*KINDS.items(), strict=True), k=AT_ONCE)
+        seeds = [self._random.random() for _ in kinds]
+        done = [
+            threads.submit(self._work, executor, kind, seed)
+            for kind, seed in zip(kinds, seeds, strict=True)
+        ]
+        for one in done:
+            one.result()
+
+    def _use_all(self, executor: K8sRabbitExecutor) -> None:
+        """See that every CPU that there is runs calls: none is left with what was ended."""
+        where = self._kinds.calls.where
+        seen: set[object] = set()
+        deadline = time.monotonic() + HANG
+        while True:
+            cpus = max(1, executor._manager.statistics().slots)  # noqa: SLF001
+            if len(seen) >= cpus:
+                return
+            if time.monotonic() > deadline:
+                self._tell("violation", what=f"of {cpus} CPUs only {len(seen)} run calls")
+                return
+            try:
+                futures = [executor.submit(where) for _ in range(cpus)]
+                seen.update(future.result(HANG) for future in futures)
+            except WorkerCrashed:
+                self._kinds.note("WorkerCrashed, of a process that was killed")
+            except FutureTimeoutError:
+                self._tell("hang", what="a call after the faults", first=0, count=1)
+                return
 
     def _work(self, executor: K8sRabbitExecutor, kind: str, seed: float) -> None:
         chosen = random.Random(seed)
@@ -132,6 +195,10 @@ class Workload:
         self._tell("begun", what=kind, first=numbers[0], count=len(numbers))
         try:
             counts = getattr(self._kinds, kind)(executor, chosen, numbers)
+        except BrokerRefused as error:
+            self._refused = error
+            most = 1 + 2 * RETRIES if kind == "retried" else 1
+            counts = [(number, 0, most) for number in numbers]
         except FutureTimeoutError:
             self._tell("hang", what=kind, first=numbers[0], count=len(numbers))
             return

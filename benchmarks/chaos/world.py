@@ -12,16 +12,24 @@ import os
 import random
 import secrets
 import signal
+import struct
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .clients import Client
-from .node import Node
+from .node import USER, Node
 from .proxy import Proxy
+
+SECOND = "second"
+"""The broker's user that all clients have but the first."""
+
+CLOCK = Path(__file__).parent / "clock"
+"""What has the wall clock jump, on the path of clients and of the pods that inherit it."""
 
 PATIENCE = 300.0
 """Seconds for clients to finish their last round."""
@@ -54,20 +62,32 @@ class World(ABC):
         self.token = secrets.token_hex(8)
         self.seed = seed
         self.ends_at = float("inf")
-        self.killed: set[int] = set()
         self.struck_pods: set[str] = set()
         self.clients: list[Client] = []
         self.host = host
         self.has_dumped = False
+        self.refused: set[str] = set()
+        self.is_revoked = False
+        self.spare("")
         self.node = Node(folder / "broker", host, variables)
         self.node.start()
+        self._password = secrets.token_hex(16)
+        self.node.allow(SECOND, self._password)
         self.proxy = Proxy((host, self.node.port), host)
+        self._clock = folder / "clock"
+        self.set_clock(0)
+        path = [str(CLOCK), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("K8SFUTURES_")
         } | {
             "PYTHONFAULTHANDLER": "1",  # SIGABRT shows where a process is
             "K8SFUTURES_CACHE_DIR": str(folder / "cache"),
-            "K8SFUTURES_AMQP_URL": self.node.url_at(host, self.proxy.port),
+            # With an arena for each thread, free blocks that nobody gets would hide a leak.
+            "MALLOC_ARENA_MAX": "1",
+            "PYTHONPATH": os.pathsep.join(path),
+            "CHAOS_CLOCK": str(self._clock),
+            # The key would be another with another password.
+            "K8SFUTURES_SECRET": secrets.token_hex(24),
             "K8SFUTURES_PODS": self.pods,
             "K8SFUTURES_POOL": f"chaos-{self.token}",
             "K8SFUTURES_WARM_FOR": "120",
@@ -85,9 +105,17 @@ class World(ABC):
         number = len(self.clients)
         name = f"client{number}"
         arguments = [str(self.seed * 1000 + number), name, self.ledger(name), self.spared_file()]
-        client = Client(name, arguments, self.environment, self.folder / f"{name}.log")
+        environment = self.environment | self.urls(second=number > 0)
+        client = Client(name, arguments, environment, self.folder / f"{name}.log")
         self.clients.append(client)
+        if self.is_revoked:
+            self.refused.add(name)
         return client
+
+    def urls(self, *, second: bool) -> dict[str, str]:
+        """Settings that say where the broker is, through the proxy."""
+        user, password = (SECOND, self._password) if second else (USER, self.node.password)
+        return {"K8SFUTURES_AMQP_URL": f"amqp://{user}:{password}@{self.host}:{self.proxy.port}/"}
 
     def kill_a_client(self) -> str | None:
         """Kill the newest client, and start another; the first one stays."""
@@ -127,6 +155,11 @@ class World(ABC):
         """Whether a client has said that a call has no outcome."""
         return any(client.counts["hang"] for client in self.clients)
 
+    def set_clock(self, seconds: float) -> None:
+        """Have the wall clock of clients, and of local pods, go wrong by so much."""
+        with self._clock.open("r+b" if self._clock.exists() else "wb") as file:
+            file.write(struct.pack("d", seconds))
+
     # --- what calls write down
 
     @abstractmethod
@@ -138,8 +171,12 @@ class World(ABC):
         """How often each call of a client has run."""
 
     def spared_file(self) -> str:
-        """Where calls find which agent they are not to kill; "" where they cannot kill one."""
-        return ""
+        """Where clients find which pod their calls are not to kill; empty as long as none is."""
+        return str(self.folder / "spared")
+
+    def spare(self, what: str) -> None:
+        """Say which: the pid of its agent, or its name."""
+        Path(self.spared_file()).write_text(what)
 
     # --- pods
 
@@ -167,11 +204,48 @@ class World(ABC):
     def drain_pod(self, pod: str) -> None:
         """Ask a pod to end."""
 
+    @abstractmethod
     def poisoned(self) -> set[str]:
         """Pods that a call has killed."""
-        return set()
+
+    @abstractmethod
+    def a_process(self, chosen: random.Random) -> object:
+        """A CPU process to hit, of any pod; None where there is none now."""
+
+    @abstractmethod
+    def signal_process(self, process: Any, number: int) -> None:
+        """Send it a signal; it may be gone."""
+
+    @abstractmethod
+    def kill_zygote(self, pod: str) -> None:
+        """Kill the process that forks a pod's CPU processes, which end with it."""
+
+    @abstractmethod
+    def stop_pod(self, pod: str) -> Callable[[], None] | None:
+        """Have an agent stand still; returns what lets it go on, None where that cannot be done."""
+
+    @abstractmethod
+    def was_killed(self, pod: str, pid: int) -> bool:
+        """Whether we have killed a CPU process."""
+
+    def hold_api(self) -> Callable[[], None] | None:
+        """Let nothing through to the Kubernetes API; returns what ends that, None without one."""
+        return None
 
     # --- broker
+
+    def revoke(self, how: str) -> None:
+        """Refuse the second user, whose clients, and whose pods, are sent away."""
+        self.is_revoked = True
+        self.refused.update(client.name for client in self.clients[1:])
+        self.struck_pods.update(self.proxy.names())
+        self.node.revoke(SECOND, how)
+
+    def give_back(self) -> None:
+        """Let the second user in again."""
+        self.start_broker()
+        self.node.allow(SECOND, self._password)
+        self.is_revoked = False
 
     def start_broker(self) -> None:
         """Start it again."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from .values import dataclass
 
 _BARE: Final = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}(/[A-Za-z0-9._%-]*)?")
 """A host and a port without a scheme; nothing in it can be a password."""

@@ -63,6 +63,12 @@ _HANG_UP: Final = 2.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 3.0
 
+NAMES: Final = r"^(k8sfutures\.|amq\.default$)"
+"""A pattern for all that a user must be permitted to configure, write and read."""
+
+_ACCESS_REFUSED: Final = 403
+"""AMQP's code for what a user is not permitted."""
+
 _REFUSALS: Final = (
     pika.exceptions.ProbableAuthenticationError,
     pika.exceptions.ProbableAccessDeniedError,
@@ -124,6 +130,7 @@ class AmqpEndpoint:
         self._closing = False
         self._pause = _FIRST_PAUSE
         self._on_closed: Callable[[], None] | None = None
+        self._forbidden: BaseException | None = None  # why our channel was closed
         get_used_to_bulk()
 
     def open(self) -> None:
@@ -254,7 +261,11 @@ class AmqpEndpoint:
     def _channel_closed(self, _channel: object, reason: BaseException) -> None:
         self._up = False
         if not self._closing and self._connection.is_open:
-            logger.warning("the broker closed our channel: %s; reconnecting", reason)
+            # Anything else can be better next time; what a user may do is up to people.
+            if getattr(reason, "reply_code", None) == _ACCESS_REFUSED:
+                self._forbidden = reason
+            else:
+                logger.warning("the broker closed our channel: %s; reconnecting", reason)
             self._connection.close()
 
     def _lost(self, _connection: object, reason: BaseException | str) -> None:
@@ -262,7 +273,7 @@ class AmqpEndpoint:
         if self._closing:
             self._closed()
             return
-        error = self._explained(reason)
+        error = self._explained(self._forbidden or reason)
         # A broker that was trusted before is only being set up anew, or so one hopes.
         if isinstance(error, BrokerRefused) or (
             isinstance(error, BrokerUntrusted) and not self._was_up
@@ -284,6 +295,13 @@ class AmqpEndpoint:
         if isinstance(reason, str):
             reason = ConnectionError(reason)
         cause = reason
+        if reason is self._forbidden:
+            return BrokerRefused(
+                f"the broker at {self._address.safe} does not let user {self._address.user!r} do "
+                f"what it has to: {_words(reason)}; permit it to configure, write and read "
+                f"'{NAMES}' in virtual host {self._address.virtual_host!r}, or check the setting "
+                "amqp_url"
+            )
         for error in _chain(reason):
             if isinstance(error, _REFUSALS):
                 return BrokerRefused(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from .arrivals import Arrivals
 from .freight import Freight
+from .values import dataclass
 
 GRACE: Final = 3.0
 """Seconds that a pod whose queue is gone has to come back, if only its connection was lost."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from .errors import CallFailed, CallTimeout, PodLost, WorkerCrashed
 from .options import Options
 from .scheduler_events import Limits, Loss, Retried, Settle
+from .values import dataclass
 
 if TYPE_CHECKING:
     from .functions import PickledFunction

@@ -30,7 +30,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,7 @@ from .address import parse_amqp_url
 from .errors import BrokerUnreachable
 from .machine import cache_folder, start_time
 from .rabbitmq_server import CONFIGURATION, HOST, environment, find_server
+from .values import dataclass
 
 _USER: Final = "k8sfutures"
 _ATTEMPTS: Final = 3  # Each time, another program took the chosen port before the node could.

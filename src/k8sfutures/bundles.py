@@ -13,11 +13,13 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 import msgpack
+
+from .values import dataclass
 
 FORMAT: Final = 1
 

@@ -10,7 +10,8 @@ from typing import Any
 from .config import load_settings
 from .container_tools import TOOLS
 from .errors import ImageError
-from .image import build_image, push_image, this_python
+from .image import build_image, push_image
+from .image_name import this_python
 
 
 def add_parser(commands: Any) -> None:

@@ -50,6 +50,7 @@ from .messages import (
     Detach,
     Goodbye,
     Group,
+    Held,
     Hello,
     InitializerRaised,
     Left,
@@ -147,6 +148,10 @@ def _versions(value: object) -> bool:
     return type(value) is tuple and tuple(map(type, value)) == (str, int, str)
 
 
+def _within(value: object) -> bool:
+    return value is None or (type(value) is tuple and tuple(map(type, value)) == (str, int))
+
+
 def _texts(value: object) -> bool:
     return isinstance(value, dict) and all(
         type(key) is str and type(text) is str for key, text in value.items()
@@ -156,7 +161,7 @@ def _texts(value: object) -> bool:
 _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Attach: (
         *(_versions, _int, _is(float, int), _is(bytes, _NONE), _is(int, _NONE)),
-        _is(bytes, _NONE),
+        *(_is(bytes, _NONE), _is(bytes, _NONE), _within),
     ),
     Group: (_int, _functions, _ints, _shares, _needs, _limits),
     Renew: (_int, _int, _ints, _is(bytes, _NONE)),
@@ -175,6 +180,7 @@ _SHAPES: Final[dict[type[Any], tuple[Callable[[object], bool], ...]]] = {
     Yield: (_str,),
     Credit: (_int,),
     Cancel: (_ints,),
+    Held: (),
     Occupied: (_rows((str, int, float)),),
     Left: (),
 }

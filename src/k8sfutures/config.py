@@ -17,7 +17,6 @@ import dataclasses
 import getpass
 import hashlib
 import json
-import math
 import os
 import re
 import sys
@@ -32,6 +31,7 @@ from ._version import __version__
 from .address import parse_amqp_url, without_password
 from .environment import PREFIX, warn_of_strange_variables
 from .errors import SettingTypeError, SettingValueError
+from .setting_values import are_variables, copied, is_amount, is_text
 from .suggestions import suggestion
 from .tls import PEM
 
@@ -52,7 +52,6 @@ _LONGEST: Final = 366 * 24 * 3600.0
 
 _POOL: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_QUANTITY: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(m|k|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -91,6 +90,7 @@ class Settings:
     flush_window: float = 0.0
     output: Output = "marked"
     ship: Sequence[str] | None = None
+    environment: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
         shown = (
@@ -124,22 +124,6 @@ class Settings:
 
 def _is_amqp_url(url: str) -> bool:
     return bool(parse_amqp_url(url))  # Or its ValueError, which says more than False.
-
-
-def _is_text(text: str) -> bool:
-    return bool(text) and text == text.strip() and text.isprintable()
-
-
-def _is_amount(amount: float | str) -> bool:
-    if isinstance(amount, str):
-        match = _QUANTITY.fullmatch(amount)
-        return match is not None and float(match[1]) > 0
-    return 0 < amount < math.inf  # False for NaN.
-
-
-def _copied(value: object) -> Any:
-    """What the caller changes later does not change ours; what JSON cannot hold is refused."""
-    return json.loads(json.dumps(value, allow_nan=False))
 
 
 def _names_to_ship(entries: Sequence[object]) -> list[str]:
@@ -193,7 +177,7 @@ def _seconds(wanted: str, valid: Callable[[float], bool]) -> _Setting:
 
 def _json(wanted: str, kinds: type | UnionType, valid: Callable[[Any], bool]) -> _Setting:
     wanted = f"{wanted} (JSON in the environment)"
-    return _Setting(wanted, kinds, valid, json.loads, _copied)
+    return _Setting(wanted, kinds, valid, json.loads, copied)
 
 
 _URL: Final = _Setting(
@@ -215,7 +199,7 @@ def _pem(mask: Callable[[str], str]) -> _Setting:
     )
 
 
-_TEXT: Final = _Setting("a text, not empty, that neither begins nor ends in space", str, _is_text)
+_TEXT: Final = _Setting("a text, not empty, that neither begins nor ends in space", str, is_text)
 _SECRET: Final = _Setting("a text that is not empty", str, bool, mask=lambda _: "***")
 
 _SETTINGS: Final[Mapping[str, _Setting]] = {
@@ -233,18 +217,18 @@ _SETTINGS: Final[Mapping[str, _Setting]] = {
     "registry_user": _TEXT,
     "registry_password": _SECRET,
     "kubeconfig": _Setting(
-        *("the path of a kubeconfig file", str | Path, lambda path: _is_text(str(path))),
+        *("the path of a kubeconfig file", str | Path, lambda path: is_text(str(path))),
         keep=lambda path: str(Path(path).expanduser()),
     ),
     "context": _TEXT,
     "namespace": _matching(_NAMESPACE, "a Kubernetes namespace: a to z, digits and '-'"),
     "cpu": _Setting(
         "CPUs, more than 0: a number such as 2 or 0.5, or a quantity such as '500m'",
-        *(int | float | str, _is_amount),
+        *(int | float | str, is_amount),
     ),
     "memory": _Setting(
         "bytes, more than 0: a whole number, or a quantity such as '512Mi' or '16Gi'",
-        *(int | str, _is_amount),
+        *(int | str, is_amount),
     ),
     "node_selector": _json(
         *("a dict of strings to strings, such as {'disktype': 'ssd'}", dict),
@@ -266,7 +250,16 @@ _SETTINGS: Final[Mapping[str, _Setting]] = {
         "environment)",
         *(list | tuple, _can_be_shipped, json.loads, _names_to_ship),
     ),
+    "environment": _Setting(
+        "a dict of names of variables to their values, texts both (JSON in the environment)",
+        *(Mapping, are_variables, json.loads, dict, lambda _: "***"),
+    ),
 }
+
+SECRET_VARIABLES: Final = frozenset(
+    PREFIX + name.upper() for name, setting in _SETTINGS.items() if setting.mask is not None
+)
+"""What the environment may have of ours, and nobody else is to see."""
 
 
 def load_settings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import field
 from typing import Any, Final
 
 from .attempts import called
@@ -14,8 +14,10 @@ from .config import Output
 from .errors import CallCancelled
 from .link import ClientLink, LinkEvent
 from .maps import Map
+from .place import Place
 from .pods import Credentials, PodSource
 from .scheduler_events import Cancelled
+from .values import dataclass
 
 ANSWER: Final = 1.0
 """Seconds to wait for an answer before looking whether there is anyone to give it."""
@@ -131,6 +133,8 @@ class Plan:
     max_workers: int | None
     max_tasks_per_child: int | None
     initializer: bytes | None
+    surroundings: bytes = field(repr=False)
+    within: Place | None
     blobs: Blobs
     shape: Mapping[str, str]
     retries: int

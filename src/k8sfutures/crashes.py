@@ -17,6 +17,7 @@ import msgpack
 from .attempts import attempt_with, called, ending_in_words, in_words
 from .errors import CallCancelled, CallTimeout, WorkerCrashed
 from .messages import CANCELLED, TIMEOUT
+from .pod_files import in_text
 
 _FIELDS: Final = ("pod", "node", "cpu_id", "pid", "seconds", "memory_peak", "output", "stack")
 _OF_CRASHES: Final = ("signal", "exitcode", "out_of_memory", "memory_limit")
@@ -35,8 +36,11 @@ def crash_of(
     Returns:
         What became of the call, with all that is known of it.
     """
+    story = msgpack.unpackb(body)
+    if story.get("stack"):
+        story["stack"] = in_text(story["stack"])
     call = function if index is None else called(function, index)
-    error = _failure_of(msgpack.unpackb(body), call)
+    error = _failure_of(story, call)
     if not isinstance(error, CallCancelled):  # else nobody is told
         error.attempts = (attempt_with(error, error.pod, 1),)  # what was before is not known here
     return error

@@ -88,6 +88,11 @@ class Demand:
         """It is known now why a pod is gone."""
         self._unexplained.discard(pod)
 
+    def freed(self) -> None:
+        """A pod has ended that was not attached: its CPUs can be had now."""
+        # Others look for them by and by.
+        self._ask_when_busy = self._ask_when_busy or self._eager
+
     def ask(self) -> None:
         """Pods that were to come will not; who has no work can do without them."""
         self._ask_when_busy = True

@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -24,6 +23,7 @@ from .broker import ensure_local_broker, local_broker_status
 from .config import load_settings
 from .errors import K8sFuturesError
 from .executor import K8sRabbitExecutor
+from .values import dataclass
 
 DEFAULT: Final = 5_000_000
 LEAST: Final = 1_000

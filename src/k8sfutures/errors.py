@@ -14,7 +14,7 @@ The tree::
     └── ExecutorBroken (BrokenProcessPool)        the executor can run nothing any more
     │   ├── BrokerNotInstalled                    no rabbitmq-server for the local broker
     │   ├── BrokerUnreachable                     nobody answers at the broker's address
-    │   ├── BrokerRefused                         the broker refused the credentials
+    │   ├── BrokerRefused                         the broker refused the credentials, or a right
     │   ├── BrokerUntrusted                       it could not show that it is the broker (TLS)
     │   ├── PodsUnavailable                       no pod could be started
     │   ├── PodMismatch                           the pool's pods run other versions
@@ -198,7 +198,7 @@ class BrokerUnreachable(ExecutorBroken):
 
 
 class BrokerRefused(ExecutorBroken):
-    """The broker answered, and refused the user, the virtual host, or the client's certificate."""
+    """The broker refused the user, the virtual host, the client's certificate, or a permission."""
 
 
 class BrokerUntrusted(ExecutorBroken):

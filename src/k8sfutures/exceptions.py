@@ -43,7 +43,7 @@ def dumps_exception(error: BaseException, place: Place | None = None) -> bytes:
         of a `Raised` where the place is given.
     """
     _teach_pickle(error)
-    for one in _all_of(error):
+    for one in all_of(error):
         _shorten(one)
 
     def pickled(what: Any) -> bytes:
@@ -100,13 +100,17 @@ def _teach_pickle(error: BaseException) -> None:
     pickling_support.install(error)
     copyreg.pickle(types.TracebackType, reduce_traceback)
     reduce = functools.partial(pickling_support.pickle_exception, builtin_inits=_BuiltinInits())
-    for one in _all_of(error):
+    for one in all_of(error):
         if not isinstance(one, BaseExceptionGroup):
             copyreg.pickle(type(one), reduce)
 
 
-def _all_of(error: BaseException) -> list[BaseException]:
-    """An exception, its causes and contexts, and the members of groups."""
+def all_of(error: BaseException) -> list[BaseException]:
+    """An exception, its causes and contexts, and the members of groups; each once.
+
+    Args:
+        error: comes first.
+    """
     todo: list[BaseException | None] = [error]
     found: dict[int, BaseException] = {}
     while todo:

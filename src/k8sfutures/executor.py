@@ -34,11 +34,12 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import interrupts
+from . import interrupts, place
 from .amqp import AmqpLink
 from .arguments import check_arguments, check_future, check_map_arguments, pickled_initializer
 from .blobs import Blobs
 from .client_names import new_name
+from .client_surroundings import surroundings_for
 from .config import load_settings, pool_name, resolve_pods
 from .control import CancelRequest, MapClosed, MapStarted, Plan, Refused, Terminate
 from .errors import ExecutorBroken, ForkedExecutorError
@@ -134,6 +135,7 @@ class K8sRabbitExecutor(Executor):
             startup_timeout=resolved.startup_timeout,
             flush_window=resolved.flush_window,
             output=resolved.output,
+            surroundings=surroundings_for(resolved, pods),
         )
 
     def _begin(
@@ -158,6 +160,7 @@ class K8sRabbitExecutor(Executor):
         self._blobs = blobs = Blobs(shipper=Shipper(ship))
         pickled = pickled_initializer(blobs, *initializer)
         plan |= {"name": name, "pool": pool, "source": source, "connect": connect}
+        plan["within"] = place.here()
         self._manager = Manager(Plan(blobs=blobs, initializer=pickled, **plan))
         self._call_ids: Iterator[int] = self._manager.call_ids
         self._functions = self._manager.functions

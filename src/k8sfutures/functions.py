@@ -10,7 +10,6 @@ import types
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from .blobs import Blobs, blobs_of
@@ -19,6 +18,7 @@ from .messages import MODULES
 from .own_modules import reloads
 from .reads import Reads, reads_of
 from .units import look_again
+from .values import dataclass
 
 
 def invoke(function: Callable[..., object], /, *args: object, **kwargs: object) -> object:

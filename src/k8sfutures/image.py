@@ -20,7 +20,6 @@ import importlib.metadata
 import logging
 import re
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,8 @@ from typing import Final
 from ._version import __version__
 from .config import Settings
 from .container_tools import Log, Login, find_tool, run
-from .errors import ImageError, SettingValueError
+from .errors import ImageError
+from .image_name import default_image, registry_at, this_python
 
 logger = logging.getLogger("k8sfutures.image")
 
@@ -39,58 +39,9 @@ DEPENDENCIES: Final = ("cloudpickle", "cryptography", "dill", "msgpack", "pika",
 A pod does not talk to Kubernetes, so of the package's dependencies that client stays out."""
 
 _PROJECT: Final = "k8sfutures"
-_REPOSITORY: Final = "k8sfutures-worker"
 
-_DOCKER_HUB: Final = frozenset(
-    ("docker.io", "hub.docker.com", "index.docker.io", "registry-1.docker.io")
-)
-_SHARED: Final = frozenset(("docker.io", "ghcr.io", "quay.io", "registry.gitlab.com"))
-"""Registries in which anybody can have any name: there, one without an owner is a stranger's."""
-
-_OWNER: Final = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
 _MINOR: Final = re.compile(r"3\.(\d+)")
 _WRONG_PYTHON: Final = re.compile(r"base image has (Python \d+\.\d+|no Python)")
-
-
-def this_python() -> str:
-    """The minor version of the Python that runs, such as ``3.11``: pods must have the same."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def default_image(settings: Settings, python: str | None = None) -> str:
-    """The name of the pods' image.
-
-    Args:
-        settings: ``image`` is the name; else ``registry_server`` and ``registry_user`` are where
-            the image lies under its usual name.
-        python: minor version of the image's Python, by default this one's.
-
-    Returns:
-        The name. Without those settings it begins with ``localhost/``, which no node pulls from
-        anywhere.
-
-    Raises:
-        SettingValueError: the registry is one that strangers share, and no user is set.
-    """
-    if settings.image:
-        return settings.image
-    version = re.sub(r"[^A-Za-z0-9_.-]", "-", __version__)
-    name = f"{_REPOSITORY}:{version}-py{python or this_python()}"
-    if not settings.registry_server:
-        return f"localhost/{name}"
-    registry = _registry(settings.registry_server)
-    if "/" in registry:  # It says where in the registry.
-        return f"{registry}/{name}"
-    owner = (settings.registry_user or "").lower()
-    if not _OWNER.fullmatch(owner):  # None, or an address, or a robot's name.
-        if registry in _SHARED:
-            raise SettingValueError(
-                f"registry_user={settings.registry_user!r} names no owner of images at {registry}, "
-                f"where {_PROJECT}/{_REPOSITORY} could be a stranger's: set registry_user to the "
-                "owner, or image to the image's whole name"
-            )
-        owner = _PROJECT
-    return f"{registry}/{owner}/{name}"
 
 
 def shipped_file(name: str) -> Path:
@@ -321,7 +272,7 @@ def push_image(
     user, password = settings.registry_user, settings.registry_password
     server = settings.registry_server
     # Nobody else's registry ever gets the password.
-    is_meant = server is None or _registry(server).partition("/")[0] == registry
+    is_meant = server is None or registry_at(server).partition("/")[0] == registry
     with tempfile.TemporaryDirectory(prefix="k8sfutures-login-") as folder:
         login = Login(tool, Path(folder))
         if user and password and is_meant:
@@ -339,14 +290,6 @@ def push_image(
             f"and may the user push to {registry}?"
         )
     return name
-
-
-def _registry(server: str) -> str:
-    """The registry as it stands in an image's name, whatever form the setting has it in."""
-    server = re.sub(r"^https?://|(/v[12])?/*$", "", server)
-    host, slash, path = server.partition("/")
-    host = host.lower()
-    return f"{'docker.io' if host in _DOCKER_HUB else host}{slash}{path}"
 
 
 def _registry_of(name: str) -> str | None:

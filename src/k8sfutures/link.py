@@ -7,10 +7,10 @@ manager in a thread of its own. The real ones are in `amqp`; `testing` has both 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from .errors import ExecutorBroken
+from .values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,23 @@ def start_time(pid: int) -> int | None:
     Returns:
         The time, or None where no such process runs (a zombie has ended).
     """
+    fields = _stat(pid)
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process runs no further until somebody lets it: SIGSTOP, not a debugger's stop.
+
+    Args:
+        pid: of any process; of none, that is False.
+    """
+    return _stat(pid)[0] == "T"
+
+
+def _stat(pid: int) -> list[str]:
+    """What follows the name in ``/proc/<pid>/stat``; of no process, as of one that has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+        return ["X"]
+    return stat.rpartition(")")[2].split()

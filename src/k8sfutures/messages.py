@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 import cloudpickle
+
+from .values import dataclass
 
 PROTOCOL: Final = 6
 """Version of this module and of `codec`; pods and clients of different versions do not talk."""
@@ -107,6 +108,9 @@ class Attach:
         max_tasks_per_child: calls after which a CPU process is replaced, or None.
         reporting: what the client wants to hear of what its calls log (see `records`), or None
             where it wants to hear nothing that they say.
+        surroundings: what its calls are to see of its process (see `surroundings`), or None. Not
+            in the `repr`, as it may have secrets.
+        within: where the call runs that has made this client: pod and CPU id; None elsewhere.
     """
 
     kind: ClassVar[int] = 1
@@ -116,6 +120,8 @@ class Attach:
     initializer: bytes | None
     max_tasks_per_child: int | None
     reporting: bytes | None = None
+    surroundings: bytes | None = dataclasses.field(default=None, repr=False)
+    within: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +330,17 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Pod to a client that was made in a call: calls of yours wait here, and none runs.
+
+    For each of the pod's CPUs is held by a call that has made a client of its own on this pool.
+    Said every second for as long as that is so.
+    """
+
+    kind: ClassVar[int] = 16
+
+
+@dataclass(frozen=True, slots=True)
 class Occupied:
     """Pod to client: calls of yours wait, as every CPU process is at work for other clients.
 
@@ -332,7 +349,7 @@ class Occupied:
             negative where it is there).
     """
 
-    kind: ClassVar[int] = 16
+    kind: ClassVar[int] = 17
     holders: list[tuple[str, int, float]]
 
 
@@ -343,7 +360,7 @@ class Left:
     What they have said until then has come before this.
     """
 
-    kind: ClassVar[int] = 17
+    kind: ClassVar[int] = 18
 
 
 Message = (
@@ -362,6 +379,7 @@ Message = (
     | Yield
     | Credit
     | Cancel
+    | Held
     | Occupied
     | Left
 )

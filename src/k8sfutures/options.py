@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from .scheduler_events import Limits
+from .values import dataclass
 
 LONGEST: Final = 1e9
 """Seconds of the longest time limit: 30 years. Every timer takes that."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import pickle
@@ -20,9 +21,10 @@ from .errors import (
     ResultNotLoadable,
     ThreadDied,
 )
-from .exceptions import Raised, say_where
+from .exceptions import Raised, all_of, say_where
 from .messages import CRASHED, NOT_LOADABLE
 from .missing import explain
+from .pod_files import in_error
 from .tracebacks import alone
 
 LONGEST_NAME: Final = 40
@@ -105,7 +107,7 @@ def failure_of(
         return ResultNotLoadable(
             f"{called(function, index)} raised what is not an exception here: {error!r}"
         )
-    stand_alone(error)
+    _at_home(error)
     if status == NOT_LOADABLE:
         failure = CallNotLoadable(
             f"the pod could not unpickle {called(function, index)}: {type(error).__name__}: {error}"
@@ -140,7 +142,7 @@ def initializer_failure(body: bytes, pod: str, cpu_id: int) -> InitializerFailed
         cause = loaded(body, "the initializer")
     except ResultNotLoadable as error:
         cause = error
-    stand_alone(cause)
+    _at_home(cause)
     # Where, and in which words, the standard library logs it.
     logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
     failure = InitializerFailed(
@@ -190,6 +192,14 @@ def once_more(error: ExecutorBroken) -> ExecutorBroken:
     return copy
 
 
+def _at_home(error: BaseException) -> None:
+    """Let what was raised on a pod stand alone, and name the files of this client."""
+    stand_alone(error)
+    for one in all_of(error):
+        with contextlib.suppress(Exception):  # its class is the user's, and may forbid it
+            in_error(one)
+
+
 def stand_alone(error: BaseException) -> None:
     """Let an exception keep its traceback, and no frame of whoever has made or loaded it.
 
@@ -200,13 +210,5 @@ def stand_alone(error: BaseException) -> None:
         error: gets a traceback of frames without callers or variables; so do its cause, its
             context, and the members of a group.
     """
-    left, seen = [error], set()
-    while left:
-        one = left.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
+    for one in all_of(error):
         one.__traceback__ = alone(one.__traceback__)
-        left += [other for other in (one.__cause__, one.__context__) if other is not None]
-        if isinstance(one, BaseExceptionGroup):
-            left += one.exceptions

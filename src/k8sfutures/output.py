@@ -11,13 +11,13 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .config import Output
 from .messages import DROPPED, RECORD, STDERR, STDOUT, WARNING
 from .outcomes import mark_of
 from .records import issue, unpack_record
+from .values import dataclass
 from .worker.said import cost_of
 
 logger = logging.getLogger(__name__)

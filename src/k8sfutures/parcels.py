@@ -13,7 +13,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     ExtensionFileLoader,
@@ -31,6 +30,7 @@ from .own_modules import (
     is_module,
     is_plain_source,
 )
+from .values import dataclass
 
 _LEFT_OUT: Final = frozenset(
     {"__pycache__", "node_modules", "site-packages", "dist-packages", "__pypackages__"}

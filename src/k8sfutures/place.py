@@ -11,3 +11,19 @@ class Place(NamedTuple):
     pod: str
     node: str
     cpu_id: int
+
+
+class _Here:
+    """This process: what in it is made in a call, finds out where."""
+
+    place: Place | None = None
+
+
+def here() -> Place | None:
+    """Where the call runs in which this is asked; None outside of calls."""
+    return _Here.place
+
+
+def is_here(place: Place) -> None:
+    """This process runs calls, at this place."""
+    _Here.place = place

@@ -12,9 +12,12 @@ import re
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgpack
+
+from .pod_files import at_client, in_text, names_of
 
 LONGEST: Final = 1 << 16
 """Characters of a message, or of the traceback in a record; what is longer is cut."""
@@ -71,6 +74,11 @@ def unpack_record(body: bytes) -> logging.LogRecord:
     fields = _unpacked(body)
     if not (isinstance(fields.get("name"), str) and isinstance(fields.get("levelno"), int)):
         raise ValueError("a log record without name or level")  # noqa: TRY004
+    for key in ("exc_text", "stack_info"):
+        if isinstance(fields.get(key), str):
+            fields[key] = in_text(fields[key])
+    if isinstance(fields.get("pathname"), str):
+        fields |= names_of(fields["pathname"])
     return logging.makeLogRecord({"args": None, "exc_info": None, **fields})
 
 
@@ -130,9 +138,9 @@ def issue(body: bytes) -> None:
     fields = _unpacked(body)
     try:
         text = fields["text"]
+        filename, lineno = at_client(str(fields["filename"])), int(fields["lineno"])
         # Of no module Python says nothing; by default it takes the file's name for one.
-        module = fields["module"] or str(fields["filename"]).removesuffix(".py")
-        filename, lineno = str(fields["filename"]), int(fields["lineno"])
+        module = fields["module"] or filename.removesuffix(".py")
         found = [cls for name in fields["categories"] if (cls := _class_named(name)) is not None]
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a warning: {error!r}") from None
@@ -211,13 +219,25 @@ def _pattern(given: Any) -> tuple[str, int] | None:
     return None if given is None else (given.pattern, given.flags)
 
 
-class State(NamedTuple):
-    """Levels and filters of a process, as one client has them there."""
+class _Logger(NamedTuple):
+    """How a logger is set up."""
 
-    root: int
-    disable: int
-    levels: dict[str, int]
+    level: int
+    handlers: list[logging.Handler]
     filters: list[Any]
+    propagate: bool
+    disabled: bool
+
+
+class State(NamedTuple):
+    """Loggers and filters of a process, as one client has them there."""
+
+    disable: int
+    loggers: dict[str, _Logger]
+    filters: list[Any]
+
+
+_UNTOUCHED: Final = _Logger(logging.NOTSET, [], [], True, False)
 
 
 class Reporting:
@@ -227,25 +247,27 @@ class Reporting:
     """
 
     def __init__(self) -> None:
-        self._names: set[str] = set()
         self.first = self.state()
         """What the process began with."""
 
     def state(self) -> State:
         """What is set now, for `restore`."""
-        levels = {name: logging.getLogger(name).level for name in self._names}
-        disable = logging.root.manager.disable
-        return State(logging.root.level, disable, levels, list(warnings.filters))
+        loggers = {
+            name: _Logger(one.level, one.handlers, one.filters, one.propagate, one.disabled)
+            for name, one in _set_up()
+        }
+        return State(logging.root.manager.disable, loggers, list(warnings.filters))
 
     def restore(self, state: State) -> None:
         """Set what was set before another client came."""
-        for name in self._names - state.levels.keys():
-            logging.getLogger(name).setLevel(logging.NOTSET)
-        for name, level in state.levels.items():
-            logging.getLogger(name).setLevel(level)
-        self._names = set(state.levels)
-        logging.root.setLevel(state.root)
-        logging.disable(state.disable)
+        now = dict.fromkeys((name for name, _ in _set_up()), _UNTOUCHED)
+        for name, was in (now | state.loggers).items():
+            logger = logging.getLogger(name)
+            logger.level = was.level
+            # Lists of its own: the state may be that of the beginning, for the next client.
+            logger.handlers, logger.filters = list(was.handlers), list(was.filters)
+            logger.propagate, logger.disabled = was.propagate, was.disabled
+        logging.disable(state.disable)  # which also has all loggers forget what they let pass
         self._set_filters(state.filters)
 
     def apply(self, body: bytes, before: bytes | None) -> None:
@@ -263,7 +285,6 @@ class Reporting:
         for name, level in levels.items():
             if had["levels"].get(name) != level:
                 logging.getLogger(name).setLevel(level)
-        self._names |= levels.keys()
         if had.get("root") != wants["root"]:
             logging.root.setLevel(wants["root"])
         if had.get("disable") != wants["disable"]:
@@ -278,6 +299,20 @@ class Reporting:
         warnings.filters[:] = filters  # type: ignore[index]
         # What happens anyway where no filter matches; and Python forgets what it has shown.
         warnings.simplefilter("default", append=True)
+
+
+def _set_up() -> Iterator[tuple[str, logging.Logger]]:
+    """The loggers that are not as they were made, by their names; of the root that is ""."""
+    yield "", logging.root
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and (
+            logger.level
+            or logger.handlers
+            or logger.filters
+            or logger.disabled
+            or not logger.propagate
+        ):
+            yield name, logger
 
 
 def _filter(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from .messages import Call, Outcome
+from .values import dataclass
 
 
 class Range(NamedTuple):

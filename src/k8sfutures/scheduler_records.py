@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
 
 from .messages import Call
 from .scheduler_events import Limits, Range
+from .values import dataclass
 
 WINDOW: Final = 0.020
 """Seconds of work that a slot may have in flight, queued work included. Long enough to hide

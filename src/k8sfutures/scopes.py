@@ -28,10 +28,11 @@ import threading
 import types
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from .living import IdentityMap, Living
+from .values import dataclass
 
 
 def new_id() -> str:
@@ -246,14 +247,19 @@ def namespace(namespace_id: str, name: str, base: dict[str, Any]) -> Namespace:
     with _lock:
         found = _native_namespaces.get(namespace_id) or current().namespaces.get(namespace_id)
         if found is None:
-            module = types.ModuleType(name)
-            module.__dict__.update(base, __builtins__=builtins)
-            if name == "__main__":
-                # Else a process that a call starts by multiprocessing would look for its file.
-                module.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
+            module = _module(name, base)
             found = Namespace(namespace_id, name, module.__dict__, native=False)
             current().add(found, module)
         return found
+
+
+def _module(name: str, base: dict[str, Any]) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__dict__.update(base, __builtins__=builtins)
+    if name == "__main__":
+        # Else a process that a call starts by multiprocessing would look for its file.
+        module.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
+    return module
 
 
 def imported_namespace(name: str) -> Namespace:
@@ -322,6 +328,14 @@ class Scope:
         self._main: types.ModuleType | None = None
         self._collected: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self._kept: dict[str, Any] | None = None
+
+    def begin(self, main: str | None) -> None:
+        """The client is new here: its ``__main__`` has nothing yet.
+
+        Args:
+            main: ``__file__`` of it, or None where it has none.
+        """
+        self._main = _module("__main__", {} if main is None else {"__file__": main})
 
     def add(self, made: Namespace, module: types.ModuleType) -> None:
         """Take in a namespace that has just been made."""

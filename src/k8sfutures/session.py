@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from . import scheduler_events as core
-from .admission import mismatch_of
+from .admission import another_protocol, mismatch_of
 from .arrivals import Arrivals
 from .attached import GRACE, AttachedPod
 from .blobs import Blobs
@@ -31,6 +31,7 @@ from .messages import (
     Detach,
     Goodbye,
     Group,
+    Held,
     Hello,
     InitializerRaised,
     Left,
@@ -44,6 +45,7 @@ from .messages import (
     Versions,
     Yield,
 )
+from .nesting import Nesting
 from .outages import Outages
 from .outcomes import initializer_failure
 from .output import Heard
@@ -88,8 +90,7 @@ class Session:
     ) -> None:
         self._plan = plan
         self._scheduler = scheduler
-        self._demand = demand
-        self._losses = losses
+        self._demand, self._losses = demand, losses
         self._blobs = blobs
         self._cargo = Cargo(blobs, plan.initializer)
         self._versions = Versions.ours()
@@ -97,11 +98,10 @@ class Session:
         self._link: ClientLink | None = None
         self._pods: dict[str, AttachedPod] = {}
         self._queueing = Queueing()
-        self.leavers: set[str] = set()
-        """Pods that end calls of ours, which we have left."""
+        self.leavers: set[str] = set()  # pods that end calls of ours, which we have left
         self._outages = Outages(plan.startup_timeout)
         self._filters = packed_filters()  # those of the thread that made the executor
-        self._drops = Drops()
+        self._drops, self._nesting = Drops(), Nesting(plan.within, plan.pool)
         self.news = ""
         """How far the pods have come that are starting."""
         self.renew_at = NEVER
@@ -179,8 +179,7 @@ class Session:
         if self._outages.error is not None:
             return self._outages.error
         hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
-        if self._outages.blocked:
-            hint += f"; the broker accepts no messages ({self._outages.blocked})"
+        hint += self._outages.blocked_in_words
         hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
@@ -275,6 +274,7 @@ class Session:
             self._cargo.initializer,
             plan.max_tasks_per_child,
             self._reporting(),
+            *(plan.surroundings, self._nesting.within),
         )
 
     # --- what pods say
@@ -291,12 +291,8 @@ class Session:
         match message:
             case Results():
                 yield from self._results(sender, message, len(body))
-            case Chunk():
-                self._chunk(sender, message)
-            case Credit():
-                if sender in self._pods:
-                    self._pods[sender].freight.credit(message.size)
-                    self._pump(sender)
+            case Chunk() | Credit() | Held():
+                self._of_pod(sender, message)
             case Hello():
                 yield from self._hello(sender, message)
             case Returned():
@@ -319,11 +315,7 @@ class Session:
         if said := self._drops.note(str(error), time.monotonic()):
             logger.warning("%s", said)
         if error.protocol is not None and not self._pods:
-            yield PodMismatch(
-                f"the pods of pool {self._plan.pool!r} speak {error}: they run another version of "
-                "k8sfutures; build their image again (k8sfutures image build), or use another "
-                "pool (setting pool)"
-            )
+            yield another_protocol(self._plan.pool, error)
 
     def _results(self, name: str, message: Results, size: int) -> Iterator[Notice]:
         pod = self._pods.get(name)
@@ -361,12 +353,20 @@ class Session:
             if told:
                 logger.warning("%s", told)
 
-    def _chunk(self, name: str, message: Chunk) -> None:
+    def _of_pod(self, name: str, message: Chunk | Credit | Held) -> None:
         pod = self._pods.get(name)
-        if pod is not None:
-            told = pod.arrivals.chunk(message)
-            if told:
-                self.send(name, Credit(told))
+        if pod is None:
+            return
+        match message:
+            case Chunk():
+                if told := pod.arrivals.chunk(message):
+                    self.send(name, Credit(told))
+            case Credit():
+                pod.freight.credit(message.size)
+                self._pump(name)
+            case Held():
+                waiting = [one for one in self._pods if self._scheduler.in_flight(one)]
+                self._nesting.held(name, waiting, time.monotonic())
 
     def _confirm(self, name: str) -> None:
         """Tell a pod at once, and not in a second, that we have what it sent."""
@@ -435,6 +435,7 @@ class Session:
                 self._demand.ask()
         else:
             logger.info("%s", ended.reason)
+            self._demand.freed()
 
     def _gone(self, name: str, reason: str, *, explained: bool = True) -> Iterator[Notice]:
         if self._pods.pop(name, None) is None:

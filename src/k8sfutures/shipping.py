@@ -44,7 +44,7 @@ from .parcels import (
     locate,
     parcel_of,
 )
-from .tracebacks import find_files_with
+from .pod_files import find_files_with
 
 logger = logging.getLogger(__name__)
 

@@ -19,19 +19,21 @@ import os
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from .amqp import new_loop
 from .arguments import check_arguments
-from .config import Output
+from .client_surroundings import surroundings_for
+from .config import Output, Settings
 from .errors import BrokerUnreachable
 from .executor import K8sRabbitExecutor
 from .link import ClientLink, LinkDown, LinkEvent, LinkUp, NobodyThere, Received, Unroutable
 from .pods import Credentials, Need, PodEnded, PodEvent
 from .worker.agent import Agent
 from .worker.configuration import AgentConfig
+from .worker.parentage import execute_zygote
 from .worker.processes import ZygoteHandle
 
 __all__ = ["MemoryCluster"]
@@ -166,7 +168,7 @@ class _MemoryPod:
         self.loop = new_loop()
         self.agent = Agent(
             config,
-            ZygoteHandle(),
+            ZygoteHandle(*execute_zygote()),
             self.loop,
             lambda emit: _MemoryEndpoint(switchboard, self.name, self.loop, emit),
         )
@@ -264,6 +266,7 @@ class _MemoryExecutor(K8sRabbitExecutor):
         flush_window: float = 0.0,
         output: Output = "marked",
         ship: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         check_arguments(max_workers, mp_context, initializer, max_tasks_per_child)
 
@@ -285,6 +288,7 @@ class _MemoryExecutor(K8sRabbitExecutor):
             startup_timeout=startup_timeout,
             flush_window=flush_window,
             output=output,
+            surroundings=surroundings_for(Settings(environment=environment), "local"),
         )
 
 
@@ -311,8 +315,8 @@ class MemoryCluster:
         Args:
             *args: as for `K8sRabbitExecutor`.
             **kwargs: as for `K8sRabbitExecutor`; of the settings, ``retries``,
-                ``startup_timeout``, ``flush_window``, ``output`` and ``ship`` (names
-                and paths).
+                ``startup_timeout``, ``flush_window``, ``output``, ``environment`` and ``ship``
+                (names and paths).
         """
         return _MemoryExecutor(self, *args, **kwargs)
 

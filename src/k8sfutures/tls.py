@@ -11,11 +11,11 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from .errors import BrokerRefused, BrokerUntrusted, ExecutorBroken, SettingValueError
+from .values import dataclass
 
 PEM: Final = "-----BEGIN "
 """What is in every PEM text, and in no path."""

@@ -18,8 +18,10 @@ import reprlib
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
+
+from .pod_files import at_client
 
 Row = tuple[
     str, str, str, int, int, int | None, int | None, int | None, str, tuple[tuple[str, str], ...]
@@ -189,9 +191,9 @@ def rebuilt(rows: Iterable[Row], sources: Sources) -> types.TracebackType | None
         It; None of no rows.
     """
     rows = list(rows)
-    shown = {row[0]: _finder.at_client(row[0]) for row in rows}
+    shown = {row[0]: at_client(row[0]) for row in rows}
     for name, lines in sources.items():
-        shown[name] = _shown_as(_finder.at_client(name), lines)
+        shown[name] = _shown_as(at_client(name), lines)
     traceback = None
     for row in reversed(rows):
         name = shown[row[0]]
@@ -280,25 +282,6 @@ def _signed(number: int) -> bytes:
 
 
 # --- the lines of files that are not here
-
-
-class _Finder:
-    """Where a pod's file is at this client: by default under the same name."""
-
-    def __init__(self) -> None:
-        self.at_client: Callable[[str], str] = lambda name: name
-
-
-_finder: Final = _Finder()
-
-
-def find_files_with(at_client: Callable[[str], str]) -> None:
-    """Show the files of this client's own that pods have under other names.
-
-    Args:
-        at_client: gives, for the name of a pod's file, the one that it has here.
-    """
-    _finder.at_client = at_client
 
 
 _told: Final[dict[str, dict[int, str]]] = {}

@@ -13,12 +13,12 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from .fingerprints import fingerprint
 from .reads import Reads
 from .scopes import Unit, current, identify, new_id
+from .values import dataclass
 
 Pickle = Callable[[type], tuple[bytes, frozenset[str], frozenset[str]]]
 

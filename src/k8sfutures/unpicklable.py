@@ -12,13 +12,13 @@ import pickle
 import time
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from .definitions import Reducers, dispatch_table
 from .fingerprints import ATOMS, LruCacheWrapper
 from .functions import name_of
 from .serialization import PROTOCOL, _by_value
+from .values import dataclass
 
 SECONDS: Final = 2.0
 """How long the search may take."""

@@ -201,9 +201,10 @@ def until_two_have_calls(ex):
     return pids
 
 
-@pytest.mark.usefixtures("one_machine")
-def test_an_idle_process_that_is_stopped_is_given_nothing_until_it_goes_on(make_executor):
-    ex = make_executor(max_workers=2)
+def test_an_idle_process_that_is_stopped_is_given_nothing_until_it_goes_on(
+    make_executor_on_one_pod,
+):
+    ex = make_executor_on_one_pod(max_workers=2)
     first, second = both = until_two_have_calls(ex)
     if ex.submit(os.getpid).result(30) == second:
         first, second = second, first
@@ -222,9 +223,8 @@ def processes():
     return set(map(int, Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()))
 
 
-@pytest.mark.usefixtures("one_machine")
-def test_one_that_is_kept_ready_and_is_stopped_is_replaced(make_executor):
-    ex = make_executor(max_workers=2)
+def test_one_that_is_kept_ready_and_is_stopped_is_replaced(make_executor_on_one_pod):
+    ex = make_executor_on_one_pod(max_workers=2)
     both = until_two_have_calls(ex)
     while not (ready := ex.submit(processes).result(30) - both):
         pass
@@ -235,16 +235,15 @@ def test_one_that_is_kept_ready_and_is_stopped_is_replaced(make_executor):
     assert ex.submit(pow, 2, 3).result(30) == 8
 
 
-@pytest.mark.usefixtures("one_machine")
-def test_one_that_is_to_end_and_is_stopped_ends(make_executor):
+def test_one_that_is_to_end_and_is_stopped_ends(make_executor_on_one_pod):
     """As all do that had an initializer, when its client leaves."""
-    ex = make_executor(max_workers=2, initializer=print)
+    ex = make_executor_on_one_pod(max_workers=2, initializer=print)
     first, second = until_two_have_calls(ex)
     if ex.submit(os.getpid).result(30) == second:
         first, second = second, first
     ex.submit(stop, second).result(30)
     assert pids_of(ex) == {first}
     ex.shutdown()
-    after = make_executor()
+    after = make_executor_on_one_pod()
     while second in after.submit(processes).result(30):
         pass

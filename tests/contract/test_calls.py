@@ -8,6 +8,8 @@ import functools
 import os
 import pickle
 import re
+import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -184,6 +186,45 @@ def test_a_result_that_cannot_be_pickled(ex):
     with pytest.raises(TypeError, match=r"^result\[1\]\['handle'\]: cannot pickle") as caught:
         ex.submit(lambda: [1, {"handle": threading.Lock()}]).result()
     assert "test_a_result_that_cannot_be_pickled.<locals>.<lambda>" in caught.value.__notes__[0]
+
+
+def count_to_three():
+    yield from range(3)
+
+
+class Session:
+    def __init__(self, connection):
+        self.connection = connection
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (socket.socket, "socket"),
+        (threading.Lock, "_thread.lock"),
+        (count_to_three, "generator"),
+        (functools.partial(sqlite3.connect, ":memory:"), "sqlite3.Connection"),
+        (functools.partial(open, os.devnull), "_io.TextIOWrapper"),
+    ],
+)
+def test_what_cannot_travel_is_named_by_its_path(ex, make, kind):
+    """At either end."""
+    thing = make()
+    try:
+        error = ex.submit(id, [Session(thing)]).exception()
+    finally:
+        getattr(thing, "close", int)()
+    assert type(error) is TypeError
+    assert str(error).startswith("args[0][0].connection: cannot pickle '")
+    assert kind in str(error)
+
+    def give():
+        return {"session": Session(make())}
+
+    error = ex.submit(give).exception()
+    assert type(error) is TypeError
+    assert str(error).startswith("result['session'].connection: cannot pickle '")
+    assert kind in str(error)
 
 
 class Bomb:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import pickle
+import platform
 import signal
 import subprocess
 import threading
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from journal import Journal, note
 from outputs import wait_for_output
 
 from k8sfutures import CallCancelled, CallTimeout, K8sRabbitExecutor, PodLost, WorkerCrashed
@@ -107,7 +109,7 @@ def test_a_call_that_blocks_every_signal_is_ended_all_the_same(ex):
     assert type(ex.options(timeout=0.1).submit(block_every_signal).exception(30)) is CallTimeout
 
 
-def start_and_wait(path):
+def start_and_wait():
     with subprocess.Popen(["sleep", str(LONG)]) as process:
         print("pid", process.pid, flush=True)
         process.wait()
@@ -122,7 +124,7 @@ def is_running(pid):
 
 def test_programs_that_a_call_has_started_end_with_it(make_executor):
     ex = make_executor(max_workers=1)
-    error = ex.options(timeout=0.5).submit(start_and_wait, None).exception(30)
+    error = ex.options(timeout=0.5).submit(start_and_wait).exception(30)
     pid = int(error.output.split()[1])
     event = threading.Event()
     for _ in range(200):
@@ -135,69 +137,68 @@ def test_programs_that_a_call_has_started_end_with_it(make_executor):
 # --- retries
 
 
-def fail_until(path, times):
-    with path.open("a") as file:
-        file.write("x")
-        attempt = file.tell()
+def fail_until(address, times):
+    attempt = note(address, platform.node())
     if attempt <= times:
         raise ValueError(f"attempt {attempt}")
     return attempt
 
 
-def crash_until(path, times):
-    with path.open("a") as file:
-        file.write("x")
-        attempt = file.tell()
+def crash_until(address, times):
+    attempt = note(address, platform.node())
     if attempt <= times:
         os._exit(3)
     return attempt
 
 
-def linger_until(path, times):
-    with path.open("a") as file:
-        file.write("x")
-        attempt = file.tell()
+def linger_until(address, times):
+    attempt = note(address, platform.node())
     if attempt <= times:
         time.sleep(LONG)
     return attempt
 
 
 @pytest.fixture
-def path(one_machine):
-    """A file that all pods see."""
-    file = Path(f"/tmp/k8sfutures-test-{os.getpid()}-{time.monotonic_ns()}")
-    yield file
-    file.unlink(missing_ok=True)
+def attempts(cluster):
+    """The journal of where calls run, a line for each time."""
+    running = Journal(cluster.host)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def address(attempts):
+    return attempts.address
 
 
 @pytest.mark.parametrize(
     ("function", "kind"),
     [(fail_until, ValueError), (crash_until, WorkerCrashed), (linger_until, CallTimeout)],
 )
-def test_a_call_that_fails_with_what_was_chosen_runs_again(make_executor, path, function, kind):
+def test_a_call_that_fails_with_what_was_chosen_runs_again(make_executor, address, function, kind):
     ex = make_executor(max_workers=1)
     view = ex.options(retries=3, retry_on=kind, timeout=0.5)
-    assert view.submit(function, path, 2).result(30) == 3
+    assert view.submit(function, address, 2).result(30) == 3
 
 
-def test_so_does_an_item_of_a_map(make_executor, path):
+def test_so_does_an_item_of_a_map(make_executor, address):
     ex = make_executor(max_workers=1)
     view = ex.options(retries=3, retry_on=(OSError, ValueError))
-    assert list(view.map(fail_until, [path] * 3, [2] * 3)) in ([3, 4, 5], [4, 5, 3], [5, 3, 4])
+    assert sorted(view.map(fail_until, [address] * 3, [2] * 3)) == [3, 4, 5]
 
 
-def test_so_does_a_call_with_a_bulky_argument(make_executor, path):
+def test_so_does_a_call_with_a_bulky_argument(make_executor, address):
     """Which its pod has, or has not, as it may be another."""
     ex = make_executor(max_workers=1)
     view = ex.options(retries=3, retry_on=ValueError)
     block = os.urandom(1 << 20)
-    future = view.submit(lambda data: (fail_until(path, 2), data), block)
+    future = view.submit(lambda data: (fail_until(address, 2), data), block)
     assert future.result(30) == (3, block)
 
 
-def test_after_its_retries_the_last_exception_has_the_story(make_executor, path):
+def test_after_its_retries_the_last_exception_has_the_story(make_executor, address):
     ex = make_executor(max_workers=1)
-    error = ex.options(retries=2, retry_on=ValueError).submit(fail_until, path, 9).exception(30)
+    error = ex.options(retries=2, retry_on=ValueError).submit(fail_until, address, 9).exception(30)
     assert str(error) == "attempt 3"
     story = error.__notes__[-1].splitlines()
     assert story[0] == "k8sfutures: attempt 3 of 3; those before:"
@@ -207,42 +208,42 @@ def test_after_its_retries_the_last_exception_has_the_story(make_executor, path)
     assert error.k8s_pod in story[1]
 
 
-def test_a_crash_that_is_retried_has_its_attempts(make_executor, path):
+def test_a_crash_that_is_retried_has_its_attempts(make_executor, address):
     ex = make_executor(max_workers=1)
     view = ex.options(retries=1, retry_on=WorkerCrashed)
-    error = view.submit(crash_until, path, 9).exception(30)
+    error = view.submit(crash_until, address, 9).exception(30)
     assert [attempt.number for attempt in error.attempts] == [1, 2]
     assert {attempt.outcome for attempt in error.attempts} == {"its CPU process exited with code 3"}
     assert pickle.loads(pickle.dumps(error)).attempts == error.attempts
 
 
-def test_other_exceptions_are_not_retried(make_executor, path):
+def test_other_exceptions_are_not_retried(make_executor, address):
     ex = make_executor(max_workers=1)
-    error = ex.options(retry_on=KeyError).submit(fail_until, path, 1).exception(30)
+    error = ex.options(retry_on=KeyError).submit(fail_until, address, 1).exception(30)
     assert str(error) == "attempt 1"
     assert len(error.__notes__) == 1
 
 
-def test_a_lambda_that_nobody_has_any_more_runs_again(make_executor, path):
+def test_a_lambda_that_nobody_has_any_more_runs_again(make_executor, address):
     ex = make_executor(max_workers=1)
     view = ex.options(retry_on=ValueError)
-    future = view.submit(lambda: fail_until(path, 2))
+    future = view.submit(lambda: fail_until(address, 2))
     for number in range(600):  # so many that pods forget functions
         ex.submit(eval(f"lambda: {number}")).result()
     assert future.result(30) == 3
 
 
-def test_it_runs_again_as_often_as_any_call_if_nothing_else_was_chosen(make_executor, path):
+def test_it_runs_again_as_often_as_any_call_if_nothing_else_was_chosen(make_executor, address):
     ex = make_executor(max_workers=1, retries=1)
-    error = ex.options(retry_on=ValueError).submit(fail_until, path, 9).exception(30)
+    error = ex.options(retry_on=ValueError).submit(fail_until, address, 9).exception(30)
     assert str(error) == "attempt 2"
     ex = make_executor(max_workers=1, retries=0)
     with pytest.warns(UserWarning, match="no effect"):
         view = ex.options(retry_on=ValueError)
-    error = view.submit(fail_until, path, 9).exception(30)
+    error = view.submit(fail_until, address, 9).exception(30)
     assert str(error) == "attempt 3", "not at all"
     view = ex.options(retries=1).options(retry_on=ValueError).options(timeout=30)
-    error = view.submit(fail_until, path, 9).exception(30)
+    error = view.submit(fail_until, address, 9).exception(30)
     assert str(error) == "attempt 5"
 
 
@@ -288,14 +289,17 @@ def test_a_call_that_runs_can_be_cancelled(make_executor, capfd):
     assert ex.submit(pow, 2, 3).result() == 8
 
 
-def test_a_call_that_waits_at_a_pod_can_be_cancelled_and_never_runs(make_executor, path, capfd):
+def test_a_call_that_waits_at_a_pod_can_be_cancelled_and_never_runs(
+    make_executor, attempts, address, capfd
+):
     ex = make_executor(max_workers=1)
     first = ex.submit(say_and_wait, 1)
     wait_for_output(capfd, "here I am")
-    waiting = [ex.submit(fail_until, path, 0) for _ in range(5)]
+    waiting = [ex.submit(fail_until, address, 0) for _ in range(5)]
     assert all(ex.cancel(future, running=True) for future in waiting)
     assert first.result(30) is None
-    assert ex.submit(path.exists).result() is False
+    assert ex.submit(pow, 2, 3).result(30) == 8
+    assert attempts.lines() == []
 
 
 def test_neighbours_of_a_call_that_is_cancelled_are_not_lost(make_executor, capfd):
@@ -338,9 +342,9 @@ def test_a_view_cancels_for_its_executor(make_executor, capfd):
     assert ex.options(timeout=30).cancel(future, running=True)
 
 
-def test_a_call_that_is_to_run_again_can_be_cancelled(make_executor, path, capfd):
+def test_a_call_that_is_to_run_again_can_be_cancelled(make_executor, address, capfd):
     ex = make_executor()
-    future = ex.options(retries=9, retry_on=ValueError).submit(fail_then_linger, path)
+    future = ex.options(retries=9, retry_on=ValueError).submit(fail_then_linger, address)
     wait_for_output(capfd, "here I am")
     assert ex.cancel(future, running=True)
     assert type(future.exception(30)) is CallCancelled
@@ -465,36 +469,27 @@ def test_the_process_that_takes_over_is_where_the_other_was(make_executor):
 # --- when a pod is lost meanwhile
 
 
-def linger_aloud_until(path, times):
-    print("attempt", flush=True)
-    return linger_until(path, times)
-
-
 def test_what_was_chosen_holds_where_a_call_runs_after_its_pod_was_lost(
-    cluster, make_executor, path, capfd
+    cluster, make_executor, attempts, address
 ):
     """Its second attempt ends by its limit and is tried again, or this takes for ever."""
     ex = make_executor(retries=0)
     view = ex.options(retries=5, retry_on=CallTimeout, timeout=0.5)
-    future = view.submit(linger_aloud_until, path, 2)
-    wait_for_output(capfd, "attempt")
-    cluster.lose_pod()
+    future = view.submit(linger_until, address, 2)
+    cluster.lose_pod(attempts.nth(1))
     assert future.result(40) == 3
 
 
-def test_so_it_does_for_an_item_of_a_map(cluster, make_executor, path, capfd):
+def test_so_it_does_for_an_item_of_a_map(cluster, make_executor, attempts, address):
     ex = make_executor(retries=0)
     view = ex.options(retries=5, retry_on=CallTimeout, timeout=0.5)
-    results = view.map(linger_aloud_until, [path], [2])
-    wait_for_output(capfd, "attempt")
-    cluster.lose_pod()
+    results = view.map(linger_until, [address], [2])
+    cluster.lose_pod(attempts.nth(1))
     assert list(results) == [3]
 
 
-def fail_then_linger(path):
-    with path.open("a") as file:
-        file.write("x")
-        attempt = file.tell()
+def fail_then_linger(address):
+    attempt = note(address, platform.node())
     if attempt == 1:
         raise ValueError("the first time")
     say_and_wait()
@@ -502,15 +497,15 @@ def fail_then_linger(path):
 
 @pytest.mark.parametrize("how", ["submit", "map"])
 def test_a_call_that_failed_and_was_then_lost_tells_of_both(
-    cluster, make_executor, path, capfd, how
+    cluster, make_executor, attempts, address, capfd, how
 ):
     view = make_executor().options(retries=1, retry_on=ValueError)
     if how == "submit":
-        result = view.submit(fail_then_linger, path).result
+        result = view.submit(fail_then_linger, address).result
     else:
-        result = view.map(fail_then_linger, [path], timeout=40).__next__
+        result = view.map(fail_then_linger, [address], timeout=40).__next__
     wait_for_output(capfd, "here I am")
-    pod = cluster.lose_pod()
+    pod = cluster.lose_pod(attempts.nth(2))
     with pytest.raises(PodLost) as caught:
         result()
     error = caught.value
@@ -521,25 +516,24 @@ def test_a_call_that_failed_and_was_then_lost_tells_of_both(
     assert second.outcome.startswith("its pod was lost: ")
 
 
-def test_a_call_that_has_moved_can_be_cancelled(cluster, make_executor, path, capfd):
+def test_a_call_that_has_moved_can_be_cancelled(cluster, make_executor, attempts, address):
     ex = make_executor()
-    future = ex.submit(linger_aloud_until, path, 9)
-    wait_for_output(capfd, "attempt")
-    cluster.lose_pod()
-    wait_for_output(capfd, "attempt")
+    future = ex.submit(linger_until, address, 9)
+    cluster.lose_pod(attempts.nth(1))
+    attempts.nth(2)
     assert ex.cancel(future, running=True)
     assert type(future.exception(30)) is CallCancelled
     assert ex.submit(pow, 2, 3).result(40) == 8
 
 
-def test_one_that_was_cancelled_does_not_move(cluster, make_executor, path, capfd):
+def test_one_that_was_cancelled_does_not_move(cluster, make_executor, attempts, address):
     ex = make_executor()
-    future = ex.submit(linger_aloud_until, path, 9)
-    wait_for_output(capfd, "attempt")
+    future = ex.submit(linger_until, address, 9)
+    host = attempts.nth(1)
     assert ex.cancel(future, running=True)
-    cluster.lose_pod()
+    cluster.lose_pod(host)
     assert [ex.submit(time.sleep, 0.05).result(40) for _ in range(4)] == [None] * 4
-    assert len(path.read_text()) == 1
+    assert len(attempts.lines()) == 1
 
 
 # --- who is first
@@ -583,15 +577,15 @@ def test_calls_behind_one_that_is_ended_run_elsewhere(make_executor):
 # --- what is left
 
 
-def test_nothing_is_kept_of_calls_that_are_done(cluster, make_executor, path, capfd):
+def test_nothing_is_kept_of_calls_that_are_done(cluster, make_executor, attempts, address, capfd):
     ex = make_executor(max_workers=1)
     view = ex.options(retries=1, retry_on=ValueError, timeout=LONG)
     view.submit(pow, 2, 3).result(30)
-    view.submit(fail_until, path, 1).result(30)
-    view.submit(fail_until, path, 9).exception(30)
+    view.submit(fail_until, address, 1).result(30)
+    view.submit(fail_until, address, 9).exception(30)
     assert list(view.map(pow, [2, 3], [2, 2])) == [4, 9]
     with pytest.raises(ValueError, match="attempt"):
-        list(view.map(fail_until, [path] * 3, [99] * 3))
+        list(view.map(fail_until, [address] * 3, [99] * 3))
     running = view.submit(say_and_wait)
     wait_for_output(capfd, "here I am")
     pending = [view.submit(pow, 2, 3) for _ in range(300)]
@@ -600,13 +594,12 @@ def test_nothing_is_kept_of_calls_that_are_done(cluster, make_executor, path, ca
     concurrent.futures.wait(pending, 30)
     with pytest.warns(UserWarning, match="no effect"):
         lost = ex.options(retries=0, retry_on=ValueError)
-    futures = [lost.submit(say_and_wait)]
-    wait_for_output(capfd, "here I am")
-    cluster.lose_pod()
-    assert type(futures[0].exception(40)) is PodLost
-    results = lost.map(say_and_wait, [LONG])
-    wait_for_output(capfd, "here I am")
-    cluster.lose_pod()
+    before = len(attempts.lines())
+    future = lost.submit(linger_until, address, 99)
+    cluster.lose_pod(attempts.nth(before + 1))
+    assert type(future.exception(40)) is PodLost
+    results = lost.map(linger_until, [address], [99])
+    cluster.lose_pod(attempts.nth(before + 2))
     with pytest.raises(PodLost):
         list(results)
     assert ex.submit(pow, 2, 3).result(40) == 8

@@ -12,6 +12,7 @@ import itertools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -282,3 +283,66 @@ class TestWhatIsMissing:
             ex.submit(load(name).f).result()
         assert isinstance(caught.value.__cause__, ModuleNotFoundError)
         assert not [note for note in caught.value.__notes__ if "ship=" in note]
+
+
+class TestNamesOfFiles:
+    """What the client is told of them are its own; on the pod, ``__file__`` is the pod's."""
+
+    def test_warnings(self, make_executor, own, name):
+        own.write(**{name: "import warnings\ndef f():\n    warnings.warn('careful', stacklevel=1)"})
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("default")
+            with make_executor() as ex:
+                ex.submit(load(name).f).result()
+        (one,) = [warning for warning in found if str(warning.message) == "careful"]
+        assert (one.filename, one.lineno) == (f"{own.folder / name}.py", 3)
+
+    def test_warnings_of_the_compiler(self, make_executor, own, name):
+        own.write(**{name: "def f():\n    return 1 is 1"})
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("default")
+            with make_executor() as ex:
+                source = f"def f():\n  import {name}\n  return {name}.f()"
+                assert ex.submit(in_main(source)).result()
+        (one,) = [warning for warning in found if warning.category is SyntaxWarning]
+        assert (one.filename, one.lineno) == (f"{own.folder / name}.py", 2)
+
+    def test_syntax_errors(self, ex, own, name):
+        own.write(**{name: "x = 1\nif x\n"})
+        with pytest.raises(SyntaxError) as caught:
+            ex.submit(in_main(f"def f():\n  import {name}")).result()
+        error = caught.value
+        assert (error.filename, error.lineno) == (f"{own.folder / name}.py", 2)
+        text = "".join(traceback.format_exception(error))
+        assert f'File "{own.folder / name}.py", line 2\n    if x\n' in text
+        assert FOLDER_PREFIX not in text
+
+    def test_import_errors(self, ex, own, name):
+        own.write(**{name: "X = 1"})
+        with pytest.raises(ImportError) as caught:
+            ex.submit(in_main(f"def f():\n  from {name} import y")).result()
+        file = f"{own.folder / name}.py"
+        assert caught.value.path == file
+        assert str(caught.value) == f"cannot import name 'y' from '{name}' ({file})"
+
+    def test_log_records(self, make_executor, own, name, caplog):
+        own.write(
+            **{
+                name: "import logging\ndef f():\n  try:\n    1 / 0\n  except ZeroDivisionError:\n"
+                "    logging.getLogger('own').exception('here')"
+            }
+        )
+        with make_executor() as ex:
+            ex.submit(load(name).f).result()
+        (one,) = [record for record in caplog.records if record.name == "own"]
+        file = f"{own.folder / name}.py"
+        assert (one.pathname, one.filename, one.module, one.lineno) == (
+            *(file, f"{name}.py", name),
+            6,
+        )
+        assert f'File "{file}", line 4, in f\n    1 / 0' in one.exc_text
+
+    def test_where_a_call_was_that_was_ended(self, ex, own, name):
+        own.write(**{name: "import time\ndef f():\n  time.sleep(600)"})
+        error = ex.options(timeout=0.3).submit(load(name).f).exception(30)
+        assert f'File "{own.folder / name}.py", line 3 in f' in error.stack

@@ -7,16 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults import Journal, Program
+from faults import Program
 from faulty_proxy import FaultyProxy
 from managed_broker import ManagedBroker
 
 from k8sfutures.broker import ensure_local_broker
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal")
 
 
 @pytest.fixture

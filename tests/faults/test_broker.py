@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 
 import pytest
 from faults import travels, wait_for_end, wait_until, work
 
-from k8sfutures import BrokerRefused, session
+from k8sfutures import BrokerRefused, CallCancelled, CallTimeout, session
 from k8sfutures.address import parse_amqp_url
+from k8sfutures.amqp import NAMES
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -79,7 +81,7 @@ def test_connections_that_are_reset_lose_nothing(rabbitmq, faulty_proxy, journal
     with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
         assert ex.submit(square, 2).result() == 4
         pods = rabbitmq.pids()
-        futures = [ex.submit(work, journal.path, str(n), 0.002) for n in range(300)]
+        futures = [ex.submit(work, journal.address, str(n), 0.002) for n in range(300)]
         for at in (50, 150, 250):
             futures[at].result(30)
             faulty_proxy.reset()  # the client's, and the pod's
@@ -95,7 +97,7 @@ def test_a_broker_that_is_away_while_calls_run_gets_their_results_afterwards(
 ):
     with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
         assert ex.submit(square, 2).result() == 4
-        running = ex.submit(work, journal.path, "a", 1)
+        running = ex.submit(work, journal.address, "a", 1)
         journal.wait_for("start a .*")
         faulty_proxy.go_away()
         wait_until(lambda: "trying again" in caplog.text)
@@ -162,8 +164,8 @@ def test_a_broker_that_is_away_for_longer_than_the_lease_and_than_pods_stay_unus
     with rabbitmq.executor(amqp_url=faulty_proxy.url, warm_for=3) as ex:
         assert ex.submit(square, 2).result() == 4
         pods = rabbitmq.pids()
-        long = ex.submit(work, journal.path, "long", 9)
-        short = ex.submit(work, journal.path, "short", 1)
+        long = ex.submit(work, journal.address, "long", 9)
+        short = ex.submit(work, journal.address, "short", 1)
         journal.wait_for("start long .*")
         journal.wait_for("start short .*")
         faulty_proxy.go_away()
@@ -180,7 +182,7 @@ def test_a_broker_that_restarts_without_its_queues_loses_nothing(own, broker, ra
     with own() as ex:
         assert ex.submit(square, 2).result() == 4
         pods = rabbitmq.pids()
-        running = ex.submit(work, journal.path, "a", 1)
+        running = ex.submit(work, journal.address, "a", 1)
         journal.wait_for("start a .*")
         broker.restart()
         futures = [ex.submit(square, n) for n in range(100)]
@@ -190,6 +192,48 @@ def test_a_broker_that_restarts_without_its_queues_loses_nothing(own, broker, ra
     assert len(journal.lines()) == 2, "it ran once"
 
 
+def linger_until(path, times):
+    with path.open("a") as file:
+        file.write("x")
+        attempt = file.tell()
+    if attempt <= times:
+        time.sleep(600)
+    return attempt
+
+
+@pytest.mark.slow
+def test_limits_retries_and_cancellations_hold_while_the_broker_restarts(
+    own, broker, journal, tmp_path
+):
+    """Limits end while nobody hears of it, and the client cancels what it cannot tell the pod."""
+    with own() as ex:
+        assert ex.submit(square, 2).result() == 4
+        limited = ex.options(timeout=1).submit(work, journal.path, "limited", 600)
+        journal.wait_for("start limited .*")
+        if os.cpu_count() > 1:
+            cancelled = ex.submit(work, journal.path, "cancelled", 600)
+            journal.wait_for("start cancelled .*")
+        view = ex.options(timeout=0.5, retries=5, retry_on=CallTimeout)
+        again = view.submit(linger_until, tmp_path / "attempts", 2)
+        broker.stop()
+        if os.cpu_count() > 1:
+            assert ex.cancel(cancelled, running=True)
+            assert type(cancelled.exception(0)) is CallCancelled
+        in_time = ex.options(timeout=30).map(square, range(100))
+        broker.start()
+        assert list(in_time) == [n * n for n in range(100)]
+        error = limited.exception(60)
+        assert type(error) is CallTimeout
+        assert error.seconds >= error.timeout == 1
+        travels(error)
+        assert again.result(60) == 3
+        # Every process is free again.
+        futures = [ex.submit(work, journal.path, str(n), 0.05) for n in range(20)]
+        assert [future.result(60) for future in futures] == [str(n) for n in range(20)]
+    starts = [line.split()[1] for line in journal.lines() if line.startswith("start")]
+    assert len(starts) == len(set(starts)), "no call ran twice"
+
+
 # --- queues
 
 
@@ -197,7 +241,7 @@ def test_a_broker_that_restarts_without_its_queues_loses_nothing(own, broker, ra
 def test_a_queue_that_is_deleted_by_hand_is_made_again(own, broker, journal, caplog, kind):
     with own() as ex:
         assert ex.submit(square, 2).result() == 4
-        futures = [ex.submit(work, journal.path, str(n), 0.1) for n in range(20)]
+        futures = [ex.submit(work, journal.address, str(n), 0.1) for n in range(20)]
         journal.wait_for("start 3 .*")
         (queue,) = queues(broker, kind)
         delete(broker, queue)
@@ -242,7 +286,7 @@ def test_an_alarm_that_lasts_longer_than_the_lease_ends_no_call(
     monkeypatch.setattr(session, "LEASE", 5.0)  # the pod is told of the alarm after 3 s
     with own() as ex:
         assert ex.submit(square, 2).result() == 4
-        running = ex.submit(work, journal.path, "a", 10)
+        running = ex.submit(work, journal.address, "a", 10)
         journal.wait_for("start a .*")
         alarm(True)
         wait_until(lambda: "accepts no messages" in caplog.text)
@@ -266,7 +310,12 @@ def test_a_start_at_a_broker_without_memory_says_what_it_waited_for(own, alarm):
 
 
 @pytest.mark.parametrize(
-    "how", ["password changed", pytest.param("user deleted", marks=pytest.mark.slow)]
+    "how",
+    [
+        "password changed",
+        "permissions taken",
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ("user deleted", "host taken")),
+    ],
 )
 def test_credentials_that_are_revoked_are_an_error_of_every_future(
     own, broker, rabbitmq, journal, how
@@ -278,12 +327,16 @@ def test_credentials_that_are_revoked_are_an_error_of_every_future(
         with rabbitmq.executor(amqp_url=url) as ex:
             assert ex.submit(square, 2).result() == 4
             (pod,) = rabbitmq.pids().values()
-            running = ex.submit(work, journal.path, "a", 60)
-            waiting = [ex.submit(work, journal.path, str(n), 60) for n in range(10)]
-            results = ex.map(work, [journal.path], ["m"], [60])
+            running = ex.submit(work, journal.address, "a", 60)
+            waiting = [ex.submit(work, journal.address, str(n), 60) for n in range(10)]
+            results = ex.map(work, [journal.address], ["m"], [60])
             process = int(journal.wait_for(r"start a (\d+)")[1])
             if how == "user deleted":
                 broker.control("delete_user", "somebody")
+            elif how == "permissions taken":
+                broker.control("set_permissions", "somebody", "^$", "^$", "^$")
+            elif how == "host taken":
+                broker.control("clear_permissions", "somebody")
             else:
                 broker.control("change_password", "somebody", "second")
             broker.control("close_all_connections", "--vhost", "/", "maintenance")
@@ -301,3 +354,20 @@ def test_credentials_that_are_revoked_are_an_error_of_every_future(
     finally:
         if how != "user deleted":
             broker.control("delete_user", "somebody")
+
+
+def test_a_user_needs_permissions_for_our_names_alone(rabbitmq, broker):
+    broker.control("add_user", "modest", "first")
+    url = broker.url.replace(f"tests:{broker.password}", "modest:first")
+    try:
+        broker.control("set_permissions", "modest", NAMES, "^$", NAMES)
+        with rabbitmq.executor(amqp_url=url) as ex:
+            error = ex.submit(square, 2).exception(30)
+        assert type(error) is BrokerRefused
+        assert f"'{NAMES}'" in str(error)
+        wait_until(lambda: not rabbitmq.pids(), "the end of the pod, which has no other user")
+        broker.control("set_permissions", "modest", NAMES, NAMES, NAMES)
+        with rabbitmq.executor(amqp_url=url) as ex:
+            assert list(ex.map(square, range(100))) == [n * n for n in range(100)]
+    finally:
+        broker.control("delete_user", "modest")

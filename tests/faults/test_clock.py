@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import itertools
+import os
+import struct
 import time
 from pathlib import Path
 
+import faults
 import pytest
 
 import k8sfutures
@@ -66,3 +69,49 @@ def test_a_client_and_its_pods_work_while_the_clock_jumps(monkeypatch, step):
             cluster.cut(name)
             cluster.heal(name)
             assert future.result(30) is None
+
+
+PROGRAM = """
+    import struct, sys, time
+    from pathlib import Path
+    from faults import Journal, work
+    from k8sfutures import CallTimeout, K8sRabbitExecutor
+
+    pool, clock, journal = sys.argv[1], Path(sys.argv[2]), Journal(Path(sys.argv[3]))
+
+    def now():
+        return time.time()
+
+    def jump(days):
+        with clock.open("r+b") as file:
+            file.write(struct.pack("d", days * 86400.0))
+
+    with K8sRabbitExecutor(pods="local", pool=pool) as ex:
+        assert type(time.time).__name__ == "function", "not Python's own"
+        for days in (1, -1, 400, -400, 0):
+            running = ex.submit(work, journal.path, f"running {days}", 0.5)
+            limited = ex.options(timeout=0.3).submit(time.sleep, 600)
+            journal.wait_for(f"start running {days} .*")
+            jump(days)
+            assert abs(ex.submit(now).result() - time.time()) < 1000
+            assert running.result(30) == f"running {days}"
+            assert type(limited.exception(30)) is CallTimeout
+            assert list(ex.map(abs, range(-200, 0))) == list(range(200, 0, -1))
+        print("done")
+"""
+
+
+@pytest.mark.broker
+def test_local_pods_and_their_client_work_while_the_clock_of_their_processes_jumps(
+    rabbitmq, program, journal, tmp_path, monkeypatch
+):
+    """Agents, CPU processes, and all that pika and Python do there, too."""
+    clock = tmp_path / "clock"
+    clock.write_bytes(struct.pack("d", 0.0))
+    monkeypatch.setenv("CHAOS_CLOCK", str(clock))
+    folder = Path(__file__).parents[2] / "benchmarks" / "chaos" / "clock"
+    path = [str(folder), str(Path(faults.__file__).parent)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    code, out, error = program(PROGRAM, rabbitmq.pool, clock, journal.path).end()
+    assert (code, out) == (0, "done\n"), error
+    assert len(journal.lines()) == 10, "each ran once"

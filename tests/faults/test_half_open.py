@@ -12,10 +12,10 @@ from namespaces import OWN_NETWORK, why_not
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(150)]
 
 PROGRAM = """
-    import logging, os, sys, threading
-    from pathlib import Path
+    import logging, os, threading
 
-    from faults import Journal, wait_until, work
+    from faults import wait_until, work
+    from journal import Journal
     from namespaces import bring_up, drop_packets, local_port
 
     from k8sfutures import K8sRabbitExecutor
@@ -25,7 +25,7 @@ PROGRAM = """
 
     logging.basicConfig(level=logging.WARNING)
     bring_up()
-    journal = Journal(Path(sys.argv[1]))
+    journal = Journal()
     port = parse_amqp_url(ensure_local_broker(timeout=60)).port
 
 
@@ -34,10 +34,12 @@ PROGRAM = """
         with K8sRabbitExecutor(max_workers=1, **settings) as ex:
             ex.submit(pow, 2, 2).result(60)
             (pod,) = (pod for pod in local_pods() if pod.pool == whose)
-            running = ex.submit(work, journal.path, f"{whose}-0", 3)
+            running = ex.submit(work, journal.address, f"{whose}-0", 3)
             journal.wait_for(f"start {whose}-0 .*")
             yield local_port(pod.pid, port), pod
-            meanwhile = [ex.submit(work, journal.path, f"{whose}-{n}", 0.01) for n in range(1, 50)]
+            meanwhile = [
+                ex.submit(work, journal.address, f"{whose}-{n}", 0.01) for n in range(1, 50)
+            ]
             results = ex.map(abs, range(-50, 0))
             yield
             print(whose, running.result(100), flush=True)
@@ -59,24 +61,23 @@ PROGRAM = """
         drop_packets(theirs)
         for one in (client, pod, client, pod):
             next(one)
-        print("done", flush=True)
+        print(len(journal.lines()), flush=True)
     finally:
+        journal.close()
         for pod in local_pods():
             os.kill(pod.pid, 9)
         stop_local_broker()
 """
 
 
-def test_heartbeats_find_connections_whose_packets_are_dropped(
-    program, journal, tmp_path, monkeypatch
-):
+def test_heartbeats_find_connections_whose_packets_are_dropped(program, tmp_path, monkeypatch):
     """A client's, and a pod's; each has had a call running and gets others meanwhile."""
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
     monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(Path(faults.__file__).parent), prepend=os.pathsep)
-    running = program(PROGRAM, journal.path, before=OWN_NETWORK)
+    running = program(PROGRAM, before=OWN_NETWORK)
     code, out, error = running.end(140)
     assert code == 0, error
     assert out.split("\n") == [
@@ -84,8 +85,7 @@ def test_heartbeats_find_connections_whose_packets_are_dropped(
         "client same",
         "pod pod-0",
         "pod same",
-        "done",
+        f"{2 * 2 * 50}",  # a start and an end of each call: it ran once
         "",
     ]
     assert "heartbeat" in error.lower()
-    assert len(journal.lines()) == 2 * 2 * 50, "each ran once"

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from faults import travels, wait_for_end, wait_until, work
 
-from k8sfutures import PodLost, WorkerCrashed
+from k8sfutures import CallCancelled, CallTimeout, PodLost, PodsUnavailable, WorkerCrashed
+from k8sfutures.machine import is_stopped
+from k8sfutures.pods import stopped
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -153,7 +155,7 @@ def test_a_process_that_is_stopped_holds_up_its_own_call_alone(cluster, journal)
     if cluster.slots < 2:
         pytest.skip("one CPU only")
     with cluster.executor() as ex:
-        stopped = ex.submit(work, journal.path, "a", 0.5)
+        stopped = ex.submit(work, journal.address, "a", 0.5)
         pid = int(journal.wait_for(r"start a (\d+)")[1])
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -170,13 +172,41 @@ def test_a_process_that_is_stopped_holds_up_its_own_call_alone(cluster, journal)
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_a_process_that_is_stopped_can_be_ended(cluster, journal, method):
     with cluster.executor() as ex:
-        ex.submit(work, journal.path, "a", 60)
+        ex.submit(work, journal.address, "a", 60)
         pid = int(journal.wait_for(r"start a (\d+)")[1])
         os.kill(pid, signal.SIGSTOP)
         getattr(ex, method)()
     assert wait_for_end(pid)
     with cluster.executor() as ex:
         assert ex.submit(square, 3).result(30) == 9
+
+
+def siblings():
+    """The processes of this pod, with the one that is kept ready; this one's pid first."""
+    time.sleep(0.3)  # so that each runs one
+    zygote = os.getppid()
+    children = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()
+    return os.getpid(), frozenset(map(int, children))
+
+
+@on_a_warm_pod
+@pytest.mark.parametrize("how", ["timeout", "cancel", "crash"])
+def test_a_process_that_was_ready_takes_the_place_of_one_that_has_ended(cluster, journal, how):
+    with cluster.executor() as ex:
+        wait_until(lambda: len(ex.submit(siblings).result()[1]) == cluster.slots + 1)
+        _, before = ex.submit(siblings).result()
+        if how == "crash":
+            ended = ex.submit(killed(signal.SIGKILL)).exception(30).pid
+        else:
+            future = ex.options(timeout=1).submit(work, journal.path, "a", 60)
+            ended = int(journal.wait_for(r"start a (\d+)")[1])
+            if how == "cancel":
+                assert ex.cancel(future, running=True)
+            assert type(future.exception(30)) is (
+                CallTimeout if how == "timeout" else CallCancelled
+            )
+        futures = [ex.submit(siblings) for _ in range(cluster.slots)]
+        assert {future.result(30)[0] for future in futures} == before - {ended}
 
 
 # --- a pod that is lost
@@ -189,7 +219,7 @@ def kill_the_agent():
 
 def test_an_agent_that_is_killed_costs_nothing_while_there_are_retries(rabbitmq, journal):
     with rabbitmq.executor() as ex:
-        futures = [ex.submit(work, journal.path, str(n), 0.05) for n in range(40)]
+        futures = [ex.submit(work, journal.address, str(n), 0.05) for n in range(40)]
         results = ex.map(square, range(1000))
         journal.wait_for("start 9 .*")
         before = rabbitmq.lose_pod()
@@ -202,7 +232,7 @@ def test_an_agent_that_is_killed_costs_nothing_while_there_are_retries(rabbitmq,
 
 def test_without_retries_the_exception_says_what_became_of_the_pod(rabbitmq, journal):
     with rabbitmq.executor(retries=0) as ex:
-        lost = ex.submit(work, journal.path, "a", 60)
+        lost = ex.submit(work, journal.address, "a", 60)
         journal.wait_for("start a .*")
         name = rabbitmq.lose_pod()
         error = lost.exception(30)
@@ -219,9 +249,9 @@ def test_without_retries_the_exception_says_what_became_of_the_pod(rabbitmq, jou
 
 def test_a_call_that_kills_every_pod_is_stopped_and_takes_no_neighbour_along(rabbitmq, journal):
     with rabbitmq.executor(retries=2) as ex:
-        neighbours = [ex.submit(work, journal.path, str(n), 0.2) for n in range(3)]
+        neighbours = [ex.submit(work, journal.address, str(n), 0.2) for n in range(3)]
         culprit = ex.submit(kill_the_agent)
-        neighbours += [ex.submit(work, journal.path, str(n), 0.2) for n in range(3, 8)]
+        neighbours += [ex.submit(work, journal.address, str(n), 0.2) for n in range(3, 8)]
         in_map = ex.map(square, range(100))
         error = culprit.exception(60)
         assert [future.result(60) for future in neighbours] == [str(n) for n in range(8)]
@@ -239,7 +269,7 @@ def test_a_call_that_kills_every_pod_is_stopped_and_takes_no_neighbour_along(rab
 
 def test_a_zygote_that_dies_ends_its_pod_and_loses_nothing(rabbitmq, journal):
     with rabbitmq.executor() as ex:
-        futures = [ex.submit(work, journal.path, str(n), 0.05) for n in range(40)]
+        futures = [ex.submit(work, journal.address, str(n), 0.05) for n in range(40)]
         process = int(journal.wait_for(r"start 9 (\d+)")[1])
         (before,) = rabbitmq.pids()
         os.kill(parent_of(process), signal.SIGKILL)
@@ -249,7 +279,7 @@ def test_a_zygote_that_dies_ends_its_pod_and_loses_nothing(rabbitmq, journal):
 
 def test_a_pod_that_drains_finishes_what_runs_and_gives_back_the_rest(rabbitmq, journal):
     with rabbitmq.executor(retries=0) as ex:
-        futures = [ex.submit(work, journal.path, str(n), 0.3) for n in range(12)]
+        futures = [ex.submit(work, journal.address, str(n), 0.3) for n in range(12)]
         journal.wait_for("start 1 .*")
         ((name, pid),) = rabbitmq.pids().items()
         rabbitmq.drain_pod()
@@ -267,7 +297,7 @@ def test_an_agent_that_hangs_is_given_up_and_its_calls_run_again(rabbitmq, fault
         ((name, pid),) = rabbitmq.pids().items()
         os.kill(pid, signal.SIGSTOP)
         try:
-            future = ex.submit(work, journal.path, "a", 0.1)
+            future = ex.submit(work, journal.address, "a", 0.1)
             faulty_proxy.reset()  # as the broker does when it misses heartbeats
             wait_until(lambda: "0 pods" in repr(ex))
         finally:
@@ -275,3 +305,49 @@ def test_an_agent_that_hangs_is_given_up_and_its_calls_run_again(rabbitmq, fault
         assert future.result(60) == "a"
         assert ex.submit(square, 3).result(30) == 9
         assert list(rabbitmq.pids()) == [name]
+
+
+def stop(pid):
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(pid))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["its client", "the next client"])
+def test_an_agent_that_stays_stopped_is_told_of_and_ended(
+    rabbitmq, faulty_proxy, monkeypatch, caplog, who
+):
+    """Else its CPUs would be nobody's for ever."""
+    monkeypatch.setattr(stopped, "LOOKS", 2)
+    with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+        assert ex.submit(square, 2).result() == 4
+        ((name, pid),) = rabbitmq.pids().items()
+        stop(pid)
+        faulty_proxy.reset()  # as the broker does when it misses heartbeats
+        if who == "its client":
+            assert ex.submit(square, 3).result(60) == 9
+    if who == "the next client":
+        with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+            assert ex.submit(square, 3).result(60) == 9
+    assert f"the local pod {name} (process {pid}) is stopped by a signal" in caplog.text
+    assert wait_for_end(pid)
+    assert name not in rabbitmq.pids()
+
+
+def test_who_waits_for_an_agent_that_is_stopped_is_told_what_to_do(rabbitmq):
+    with rabbitmq.executor() as ex:
+        assert ex.submit(square, 2).result() == 4
+    ((name, pid),) = rabbitmq.pids().items()
+    stop(pid)
+    try:
+        with rabbitmq.executor(startup_timeout=1) as ex:
+            error = ex.submit(square, 2).exception(30)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert type(error) is PodsUnavailable
+    assert f"the local pod {name} (process {pid}) is stopped by a signal" in str(error)
+    assert f"kill -CONT {pid}" in str(error)
+    travels(error)
+    with rabbitmq.executor() as ex:
+        assert ex.submit(square, 2).result(30) == 4
+    assert list(rabbitmq.pids()) == [name]

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from journal import note
 
 from k8sfutures.link import Unroutable
 from k8sfutures.testing import MemoryCluster
@@ -30,22 +31,19 @@ def let_go_of(cluster, client):
     pod.loop.add_callback_threadsafe(drop)
 
 
-def test_calls_that_the_pod_has_forgotten_run_again(cluster, tmp_path):
-    runs = tmp_path / "runs"
+def mark(journal, n):
+    note(journal, "it runs")
+    time.sleep(1.5)
+    return n
 
-    def mark(n):
-        with runs.open("a") as file:
-            file.write(".")
-        time.sleep(1.5)
-        return n
 
+def test_calls_that_the_pod_has_forgotten_run_again(cluster, journal):
     with cluster.executor() as ex:
-        future = ex.submit(mark, 7)
-        while not runs.exists() or not runs.read_text():
-            time.sleep(0.01)
+        future = ex.submit(mark, journal.address, 7)
+        journal.nth(1)
         let_go_of(cluster, cluster.clients[0])
         assert future.result(20) == 7
-    assert runs.read_text() == ".."
+    assert len(journal.lines()) == 2
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000])

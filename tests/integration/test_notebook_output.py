@@ -1,14 +1,17 @@
 """What calls say, in a notebook: in the cell that runs, live; and tracebacks with its cells' lines.
 
-A real kernel runs the cells, and its calls run on local pods.
+A real kernel runs the cells.
 """
 
+import os
 import re
 
 import pytest
 
+from tests.conftest import with_programs
+
 pytestmark = [
-    pytest.mark.broker,
+    with_programs,
     pytest.mark.timeout(110),
     # Of the notebook's machinery.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -19,7 +22,7 @@ pytestmark = [
 SETUP = """
 import logging, sys, time, warnings
 from k8sfutures import K8sRabbitExecutor
-ex = K8sRabbitExecutor(pods="local", pool={pool!r})
+ex = K8sRabbitExecutor()
 def work(n):
     print("line", n)
     print("trouble", n, file=sys.stderr)
@@ -31,7 +34,7 @@ def fail(x):
 
 
 @pytest.fixture(scope="module")
-def outputs(cache):
+def outputs(cluster):
     """Runs cells; returns what each has shown, as {stdout, stderr, error, result}."""
     import nbformat
     from nbclient import NotebookClient
@@ -42,7 +45,7 @@ def outputs(cache):
         )
         client = NotebookClient(notebook, timeout=60, kernel_name="python3")
         client.allow_errors = allow_errors
-        client.execute()
+        client.execute(env={**os.environ, **cluster.environment()})
         shown = []
         for cell in notebook.cells:
             one = {"stdout": "", "stderr": "", "error": "", "result": ""}
@@ -60,9 +63,9 @@ def outputs(cache):
     return run
 
 
-def test_a_notebook(rabbitmq, outputs):
+def test_a_notebook(outputs):
     begin, first, second, record, failed, end = outputs(
-        SETUP.format(pool=rabbitmq.pool),
+        SETUP,
         "ex.submit(work, 1).result()\ntime.sleep(0.3)",
         "list(ex.map(work, range(2, 4)))",
         "time.sleep(0.3)\nex.submit(lambda: logging.getLogger('app').warning('a record')).result()",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from k8sfutures.bundles import FOLDER_PREFIX
+from tests.conftest import with_programs
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [with_programs, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-from k8sfutures.testing import MemoryCluster
+from k8sfutures import K8sRabbitExecutor
 {imports}
 
 def in_main():
@@ -24,10 +27,12 @@ def in_main():
     return where.__file__, where.__name__
 
 if __name__ == "__main__":
-    with MemoryCluster([1]) as cluster, cluster.executor() as ex:
+    with K8sRabbitExecutor(1) as ex:
         for file, name in (ex.submit(in_main).result(), ex.submit({function}).result()):
             print(name, file)
 """
+
+Run = Callable[..., list[list[str]]]
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -36,22 +41,33 @@ def write(folder: Path, files: dict[str, str]) -> None:
         (folder / path).write_text(text)
 
 
-def run(*arguments: str, folder: Path, python: str = sys.executable) -> list[list[str]]:
-    """Runs a program there; returns the words of each line that it prints."""
-    done = subprocess.run(
-        [python, *arguments], cwd=folder, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return [line.split() for line in done.stdout.splitlines()]
+@pytest.fixture
+def run(cluster) -> Run:
+    """Runs a program somewhere; returns the words of each line that it prints."""
+
+    def run_it(*arguments: str, folder: Path, python: str = sys.executable) -> list[list[str]]:
+        done = subprocess.run(
+            [python, *arguments],
+            cwd=folder,
+            env=os.environ | cluster.environment(),
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [line.split() for line in done.stdout.splitlines()]
+
+    return run_it
 
 
 def assert_shipped(lines: list[list[str]], *names: str) -> None:
     assert [name for name, _ in lines] == list(names)
     for _, file in lines:
-        assert FOLDER_PREFIX in file, "it lies in the pod's working directory, too"
+        assert FOLDER_PREFIX in file, "local pods could read it where it is"
 
 
-def test_a_script_with_a_module_beside_it(tmp_path: Path) -> None:
+def test_a_script_with_a_module_beside_it(tmp_path: Path, run: Run) -> None:
     write(
         tmp_path,
         {
@@ -65,7 +81,7 @@ def test_a_script_with_a_module_beside_it(tmp_path: Path) -> None:
     assert_shipped(run("script.py", folder=tmp_path), "where", "helpers")
 
 
-def test_a_module_of_a_package_as_the_program(tmp_path: Path) -> None:
+def test_a_module_of_a_package_as_the_program(tmp_path: Path, run: Run) -> None:
     write(
         tmp_path,
         {
@@ -80,36 +96,42 @@ def test_a_module_of_a_package_as_the_program(tmp_path: Path) -> None:
     assert_shipped(run("-m", "pkg.mod", folder=tmp_path), "pkg.where", "pkg.helpers")
 
 
-@pytest.mark.broker
-def test_an_edit_between_two_runs_on_a_warm_local_pod(tmp_path: Path, rabbitmq) -> None:
+def test_an_edit_between_two_runs_on_a_warm_pod(tmp_path: Path, run: Run) -> None:
     program = (
         "import helpers\nfrom k8sfutures import K8sRabbitExecutor\n"
-        f"with K8sRabbitExecutor(pods='local', pool={rabbitmq.pool!r}) as ex:\n"
-        "  print(*ex.submit(helpers.f).result())\n"
+        "with K8sRabbitExecutor(1) as ex:\n  print(*ex.submit(helpers.f).result())\n"
     )
     write(tmp_path, {"script.py": program})
-    pids = set()
+    pods = set()
     for version in ("first", "second"):
-        text = f"import os\ndef f(): return {version!r}, __file__, os.getppid()"
+        text = f"import os, platform\ndef f(): return {version!r}, __file__, {WHERE}"
         write(tmp_path, {"helpers.py": text})
-        ((found, file, pid),) = run("script.py", folder=tmp_path)
+        ((found, file, *where),) = run("script.py", folder=tmp_path)
         assert found == version
         assert FOLDER_PREFIX in file
-        pids.add(pid)
-    assert len(pids) == 1, "the same pod"
+        pods.add(tuple(where))
+    assert len(pods) == 1, "the same pod"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", ["flat", "src", "finder"])
-def test_an_editable_install(tmp_path: Path, layout: str) -> None:
-    """By a path in a ``.pth`` file, or by a finder that an installed module puts in place."""
+WHERE = "platform.node(), os.getppid()"
+
+
+@pytest.fixture(scope="module", params=["flat", "src", "finder"])
+def editable(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A folder with a script, and the Python that its package is installed in, editable.
+
+    By a path in a ``.pth`` file, or by a finder that an installed module puts in place.
+    """
+    layout, folder = request.param, tmp_path_factory.mktemp("editable")
     inner = "src" if layout == "src" else "."
     settings = 'package-dir = {tool = "elsewhere"}\npackages = ["tool"]'
     if layout != "finder":
         settings = f'packages = ["tool"]\npackage-dir = {{"" = "{inner}"}}'
     home = f"project/{'elsewhere' if layout == 'finder' else f'{inner}/tool'}"
     write(
-        tmp_path,
+        folder,
         {
             "project/pyproject.toml": (
                 "[build-system]\nrequires = ['setuptools']\n"
@@ -128,15 +150,21 @@ def test_an_editable_install(tmp_path: Path, layout: str) -> None:
             ),
         },
     )
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = str(tmp_path / "venv/bin/python")
+    venv.create(folder / "venv", with_pip=True)
+    python = str(folder / "venv/bin/python")
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-e", str(tmp_path / "project")], check=True, timeout=100)
+    subprocess.run([*pip, "-e", str(folder / "project")], check=True, timeout=100)
     # What the tests run with, seen by that Python, too: after its own folder.
-    (packages,) = (tmp_path / "venv/lib").glob("*/site-packages")
+    (packages,) = (folder / "venv/lib").glob("*/site-packages")
     ours = [str(ROOT / "src"), *(path for path in sys.path if "site-packages" in path)]
     (packages / "ours.pth").write_text("\n".join(ours) + "\n")
     assert (packages / "my_tool-1.5.dist-info").is_dir()
     assert bool(list(packages.glob("__editable___*_finder.py"))) == (layout == "finder")
-    lines = run("script.py", folder=tmp_path / "work", python=python)
+    return folder / "work", python
+
+
+@pytest.mark.slow
+def test_an_editable_install(editable: tuple[Path, str], run: Run) -> None:
+    folder, python = editable
+    lines = run("script.py", folder=folder, python=python)
     assert_shipped(lines, "tool.where", "tool.helpers")

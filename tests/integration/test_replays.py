@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 import random
 import time
 
 import pytest
 from eavesdropper import Captured, Eavesdropper
+from journal import note, wait_for_word
 
 from k8sfutures.broker import ensure_local_broker
 
@@ -22,16 +22,15 @@ def eavesdropper(cache):
 
 
 @pytest.fixture
-def mark(tmp_path):
+def mark(journal):
     """A call that leaves a line for each time that it runs, and what has been left."""
-    path = tmp_path / "runs"
+    address = journal.address
 
     def run(number):
-        with path.open("a") as file:
-            file.write(f"{number}\n")
+        note(address, str(number))
         return number
 
-    return run, lambda: sorted(map(int, path.read_text().split()))
+    return run, lambda: sorted(map(int, journal.lines()))
 
 
 def wait_until(condition, what):
@@ -99,19 +98,16 @@ def test_work_for_one_pod_is_not_done_by_another(rabbitmq, eavesdropper, mark):
     assert runs() == [*range(8), *range(100, 108)]
 
 
-def test_outcomes_of_one_client_are_none_for_another(rabbitmq, eavesdropper, tmp_path):
-    go_on = tmp_path / "go on"
-
-    def wait(path):
-        while not pathlib.Path(path).exists():
-            time.sleep(0.01)
+def test_outcomes_of_one_client_are_none_for_another(rabbitmq, eavesdropper, journal):
+    def wait(address):
+        wait_for_word(address)
         return "its own"
 
     with (
         rabbitmq.executor(amqp_url=eavesdropper.url) as waiting,
         rabbitmq.executor(amqp_url=eavesdropper.url) as other,
     ):
-        future = waiting.submit(wait, go_on)
+        future = waiting.submit(wait, journal.address)
         wait_until(lambda: waiting._manager.statistics().in_flight, "no pod")
         assert other.submit(pow, 2, 3).result() == 8, "also the first call of its client"
         names = [one._manager._session._plan.name for one in (waiting, other)]
@@ -121,7 +117,7 @@ def test_outcomes_of_one_client_are_none_for_another(rabbitmq, eavesdropper, tmp
         )
         assert waiting.submit(pow, 4, 3).result() == 64, "what was published has been looked at"
         assert not future.done()
-        go_on.touch()
+        journal.give_word()
         assert future.result(20) == "its own"
 
 

@@ -72,6 +72,15 @@ PROGRAM = """
         print(ex, ex.pool, *ours(), sep="\\n")
         faulthandler.dump_traceback(all_threads=True)
 
+    os.environ["OWN"] = PLANTED
+    with K8sRabbitExecutor(pool=sys.argv[1], environment={"NAMED": PLANTED}) as ex:
+        for name in ("OWN", "NAMED"):
+            assert ex.submit(os.getenv, name).result() == PLANTED
+        show(ex.submit(fail).exception())
+        show(ex.submit(os._exit, 3).exception())
+        print(ex, *ours(), sep="\\n")
+    del os.environ["OWN"]
+
     refused = os.environ["K8SFUTURES_AMQP_URL"].replace("tests:", "nobody:")
     for settings in (
         {"amqp_url": refused},
@@ -87,6 +96,8 @@ PROGRAM = """
         {"tls_certificate": "-----BEGIN " + PLANTED},
         {"registry_password": PLANTED.encode()},
         {"secret": [PLANTED]},
+        {"environment": {"NAMED": PLANTED + "\\0"}},
+        {"environment": [PLANTED]},
     ):
         try:
             K8sRabbitExecutor(**wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import signal
 import socket
@@ -13,41 +14,44 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from k8sfutures.errors import WorkerCrashed
 from k8sfutures.worker.kept import MOST_KEPT
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 SIZE = 8_000_000
 ITEMS = 60  # 480 MB, where the bound is at 268
-SLOTS = len(os.sched_getaffinity(0))
 BLOCK = bytes(SIZE)
 PAGE = 4096
 
-# The first item suspends the client, all of whose items are with the pod by then.
+# The first item waits until the client is suspended, all of whose items are with the pod by then.
 CLIENT = f"""
-    import os, signal, sys
+    import signal, socket, sys
     from k8sfutures import K8sRabbitExecutor
 
     BLOCK = bytes({SIZE})
 
-    def make(index, client):
+    def make(index, host, port):
         if index == 0:
-            os.kill(client, signal.SIGSTOP)
+            with socket.create_connection((host, port)) as connection:
+                connection.recv(1)
         return index, BLOCK  # so quickly that a process is given many of them
 
     if __name__ == "__main__":
+        then, host, port, slots = sys.argv[1:]
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])
-        with K8sRabbitExecutor(pods="local", pool=sys.argv[1]) as ex:
+        with K8sRabbitExecutor(int(slots)) as ex:
             assert ex.submit(pow, 2, 3).result() == 8
-            results = ex.map(make, range({ITEMS}), [os.getpid()] * {ITEMS}, chunksize={ITEMS // 2})
+            where = [host] * {ITEMS}, [port] * {ITEMS}
+            results = ex.map(make, range({ITEMS}), *where, chunksize={ITEMS // 2})
             signal.sigwait([signal.SIGCONT])
-            if sys.argv[2] == "shutdown":
+            if then == "shutdown":
                 ex.shutdown(cancel_futures=True)
-            elif sys.argv[2] == "kill_workers":
+            elif then == "kill_workers":
                 ex.kill_workers()
             else:
                 for index, result in enumerate(results):
@@ -66,6 +70,64 @@ def kept_by(agent: int) -> int:
     return total
 
 
+class LocalPod:
+    """One pod on this machine."""
+
+    host = "127.0.0.1"
+    often = 0.002  # seconds between two looks at what it keeps
+
+    def __init__(self, rabbitmq) -> None:
+        self.executor = rabbitmq.executor
+        self.settings: dict[str, Any] = {"pods": "local", "pool": rabbitmq.pool}
+        self.slots = rabbitmq.slots
+        self._rabbitmq = rabbitmq
+
+    def kept(self) -> int:
+        (agent,) = self._rabbitmq.pids().values()
+        return kept_by(agent)
+
+
+class KubernetesPod:
+    """One pod on a cluster, and a look into it from outside."""
+
+    often = 0.2
+    slots = 2
+
+    def __init__(self, kubernetes) -> None:
+        self.host = kubernetes.host
+        self.settings = kubernetes.settings(pool="slow", worker_processes=self.slots)
+        self._kubernetes = kubernetes
+
+    def executor(self):
+        return self._kubernetes.executor(self.slots, pool="slow", worker_processes=self.slots)
+
+    def kept(self) -> int:
+        running = self._kubernetes.running("slow")
+        if not running:
+            return 0  # Kubernetes has not heard of it yet
+        (pod,) = running
+        look = f"{inspect.getsource(kept_by)}\nprint(kept_by(1))"
+        program = f"from pathlib import Path\n{look}"
+        return int(self._kubernetes.run_in(pod.metadata.name, "python", "-c", program))
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("local", marks=pytest.mark.broker),
+        pytest.param("kubernetes", marks=pytest.mark.kubernetes),
+    ]
+)
+def pod(request: pytest.FixtureRequest) -> Iterator[LocalPod | KubernetesPod]:
+    """A pod of two CPU processes, or of as many as there are CPUs here."""
+    if request.param == "local":
+        yield LocalPod(request.getfixturevalue("rabbitmq"))
+        return
+    kubernetes = request.getfixturevalue("kubernetes")
+    kubernetes.clear()
+    yield KubernetesPod(kubernetes)
+    kubernetes.clear()
+
+
 def until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 40
     while not condition():
@@ -76,24 +138,40 @@ def until(condition: Callable[[], bool], what: str) -> None:
 class Slow:
     """A client that is suspended, and a look at what its pod keeps."""
 
-    def __init__(self, rabbitmq, then: str) -> None:
-        with rabbitmq.executor() as ex:
+    def __init__(self, pod: LocalPod | KubernetesPod, then: str) -> None:
+        with pod.executor() as ex:
             assert ex.submit(pow, 2, 3).result() == 8
-        (self.agent,) = rabbitmq.pids().values()
-        self.program = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(CLIENT), rabbitmq.pool, then],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._pod = pod
+        settings = {f"K8SFUTURES_{name.upper()}": str(it) for name, it in pod.settings.items()}
+        with socket.create_server((pod.host, 0)) as server:
+            server.settimeout(40)
+            arguments = [then, pod.host, str(server.getsockname()[1]), str(pod.slots)]
+            self.program = subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(CLIENT), *arguments],
+                env=os.environ | settings,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            try:
+                first, _ = server.accept()
+                with first:
+                    self.program.send_signal(signal.SIGSTOP)
+                    os.waitid(os.P_PID, self.program.pid, os.WSTOPPED)
+            except BaseException:
+                self.program.kill()
+                raise
         self.most = 0
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._watched)
         self._watch.start()
 
+    def kept(self) -> int:
+        return self._pod.kept()
+
     def _watched(self) -> None:
-        while not self._stop.wait(0.002):
-            self.most = max(self.most, kept_by(self.agent))
+        while not self._stop.wait(self._pod.often):
+            self.most = max(self.most, self.kept())
 
     def go_on(self) -> str:
         """Continue the client; returns what it says at its end."""
@@ -111,12 +189,12 @@ class Slow:
 
 
 @pytest.fixture
-def suspended(rabbitmq) -> Iterator[Callable[[str], Slow]]:
+def suspended(pod) -> Iterator[Callable[[str], Slow]]:
     """Starts clients; returns when they are suspended, and their pod keeps all that it may."""
     with contextlib.ExitStack() as stack:
 
         def start(then: str) -> Slow:
-            slow = Slow(rabbitmq, then)
+            slow = Slow(pod, then)
             stack.callback(slow.close)
             until(lambda: slow.most >= MOST_KEPT, "the pod keeps less than it may")
             return slow
@@ -124,74 +202,74 @@ def suspended(rabbitmq) -> Iterator[Callable[[str], Slow]]:
         yield start
 
 
-def test_its_pod_keeps_what_is_bounded_and_works_for_others(rabbitmq, suspended):
+def test_its_pod_keeps_what_is_bounded_and_works_for_others(pod, suspended):
     slow = suspended("takes")
-    with rabbitmq.executor() as ex:
+    with pod.executor() as ex:
         # They take turns: as many calls of the slow one would have run.
         assert list(ex.map(pow, range(50), [2] * 50)) == [n * n for n in range(50)]
     assert slow.go_on() == f"{ITEMS}\n"
-    assert slow.most < MOST_KEPT + SLOTS * (SIZE + PAGE)
+    assert slow.most < MOST_KEPT + pod.slots * (SIZE + PAGE)
 
 
-def test_processes_may_die_meanwhile(rabbitmq, suspended):
+def test_processes_may_die_meanwhile(pod, suspended):
     slow = suspended("takes")
-    with rabbitmq.executor() as ex:
-        for future in [ex.submit(os._exit, 1) for _ in range(2 * SLOTS)]:
+    with pod.executor() as ex:
+        for future in [ex.submit(os._exit, 1) for _ in range(2 * pod.slots)]:
             assert isinstance(future.exception(), WorkerCrashed)
     assert slow.go_on() == f"{ITEMS}\n", "none of its calls ran there"
 
 
 @pytest.mark.parametrize("then", ["shutdown", "kill_workers"])
-def test_it_may_leave(rabbitmq, suspended, then):
+def test_it_may_leave(pod, suspended, then):
     slow = suspended(then)
     assert slow.go_on() == ""
-    until(lambda: kept_by(slow.agent) == 0, "the pod keeps what nobody wants")
-    with rabbitmq.executor() as ex:
+    until(lambda: slow.kept() == 0, "the pod keeps what nobody wants")
+    with pod.executor() as ex:
         assert ex.submit(pow, 2, 3).result() == 8
 
 
-@pytest.mark.skipif(SLOTS < 2, reason="two calls wait for each other")
-def test_a_callback_may_take_its_time(rabbitmq):
+def test_a_callback_may_take_its_time(pod):
     """It holds the thread that takes the results of all calls."""
+    if pod.slots < 2:
+        pytest.skip("two calls wait for each other")
     entered, gate = threading.Event(), threading.Event()
 
     def hold(_future) -> None:
         entered.set()
         assert gate.wait(50)
 
-    def wait_for_word(port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
+    def wait_for_word(address: tuple[str, int]) -> None:
+        with socket.create_connection(address) as connection:
             connection.recv(1)
 
-    def make(index: int, port: int) -> tuple[int, bytes]:
+    def make(index: int, address: tuple[str, int]) -> tuple[int, bytes]:
         if index == 0:
-            wait_for_word(port)
+            wait_for_word(address)
         return index, BLOCK
 
-    with rabbitmq.executor() as ex, socket.create_server(("127.0.0.1", 0)) as server:
+    with pod.executor() as ex, socket.create_server((pod.host, 0)) as server:
         assert ex.submit(pow, 2, 3).result() == 8
-        (agent,) = rabbitmq.pids().values()
-        port = server.getsockname()[1]
-        ex.submit(wait_for_word, port).add_done_callback(hold)
+        address = server.getsockname()
+        ex.submit(wait_for_word, address).add_done_callback(hold)
         first, _ = server.accept()
-        results = ex.map(make, range(ITEMS), [port] * ITEMS, chunksize=ITEMS)
+        results = ex.map(make, range(ITEMS), [address] * ITEMS, chunksize=ITEMS)
         second, _ = server.accept()
         with first, second:
             first.sendall(b"1")
             assert entered.wait(30)
             second.sendall(b"2")
-            until(lambda: kept_by(agent) >= MOST_KEPT, "the pod keeps less than it may")
-            with rabbitmq.executor() as other:
+            until(lambda: pod.kept() >= MOST_KEPT, "the pod keeps less than it may")
+            with pod.executor() as other:
                 assert other.submit(pow, 2, 3).result() == 8
-            assert kept_by(agent) < MOST_KEPT + SLOTS * (SIZE + PAGE)
+            assert pod.kept() < MOST_KEPT + pod.slots * (SIZE + PAGE)
             gate.set()
             assert [index for index, block in results if block == BLOCK] == [*range(ITEMS)]
 
 
 @pytest.mark.slow
-def test_it_may_die(rabbitmq, suspended):
+def test_it_may_die(pod, suspended):
     slow = suspended("takes")
     slow.program.kill()
-    with rabbitmq.executor() as ex:
+    with pod.executor() as ex:
         assert ex.submit(pow, 2, 3).result() == 8
-        until(lambda: kept_by(slow.agent) == 0, "the pod keeps what nobody wants")
+        until(lambda: slow.kept() == 0, "the pod keeps what nobody wants")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from k8sfutures import CallTimeout
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +46,7 @@ def chaos(monkeypatch):
 USAGE = {"memory": 40_000, "files": 13, "threads": 1}
 
 
-def judged(chaos, tmp_path, *, said=(), ran=(), killed=(), after=USAGE):
+def judged(chaos, tmp_path, *, said=(), ran=(), killed=(), refused=(), after=USAGE):
     """What the soak says of a client that has said this, and whose calls ran so often."""
     said = [{"kind": "quiet", **USAGE}, *said]
     client = SimpleNamespace(
@@ -55,7 +59,8 @@ def judged(chaos, tmp_path, *, said=(), ran=(), killed=(), after=USAGE):
     )
     world = SimpleNamespace(
         clients=[client],
-        killed=set(killed),
+        was_killed=lambda pod, pid: pid in killed,
+        refused=set(refused),
         struck_pods=set(),
         poisoned=set,
         executions=lambda name: Counter(dict(ran)),
@@ -86,6 +91,67 @@ def test_a_process_that_nobody_killed_would_be_seen(chaos, tmp_path):
     assert "2 calls have failed" in judged(chaos, tmp_path, said=[crash] * 2, killed=[77])[0]
 
 
+def test_a_refusal_that_nobody_brought_about_would_be_seen(chaos, tmp_path):
+    refused = {"kind": "refused", "words": "no"}
+    assert "nobody has revoked" in judged(chaos, tmp_path, said=[refused])[0]
+    assert judged(chaos, tmp_path, said=[refused], refused={"client0"}) == []
+
+
+class Answers:
+    """An executor each of whose calls has been answered; cancelling says that it is cancelled."""
+
+    def __init__(self, answer):
+        self._answer = answer
+
+    def options(self, **_):
+        return self
+
+    def submit(self, function, number, *_):
+        future = Future()
+        answer = self._answer(function, number)
+        put = future.set_exception if isinstance(answer, Exception) else future.set_result
+        put(answer)
+        return future
+
+    def cancel(self, _future, *, running):
+        return running
+
+
+class Chosen(random.Random):
+    """Chooses as many as it can; with this seed, no maps."""
+
+    def __init__(self):
+        super().__init__(1)
+
+    def randint(self, _low, high):
+        return high
+
+
+TIMED_OUT = {"pod": "pod-1", "timeout": Chosen().uniform(0.2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "words"),
+    [
+        ("limited", lambda call, number: number, "ended with None"),
+        ("limited", lambda call, number: ValueError("mine"), "ended with ValueError"),
+        (
+            "limited",
+            lambda call, number: CallTimeout("early", seconds=0.1, **TIMED_OUT),
+            "'seconds': 0.1",
+        ),
+        ("ended", lambda call, number: number * number, "said True"),
+        ("retried", lambda call, number: 0, "was to succeed after|ended with None"),
+    ],
+)
+def test_an_outcome_that_is_not_what_was_chosen_would_be_seen(chaos, kind, answer, words):
+    from benchmarks.chaos import chosen, client
+
+    checks = chosen.ChosenKinds(client, "", print)
+    with pytest.raises(chosen.Violation, match=words):
+        getattr(checks, kind)(Answers(answer), Chosen(), range(3))
+
+
 def test_an_agent_that_has_grown_would_be_seen(chaos, tmp_path):
     for grown in ({"files": 30}, {"memory": 400_000}):
         (told,) = judged(chaos, tmp_path, after={**USAGE, **grown})
@@ -96,11 +162,10 @@ def test_an_agent_that_has_grown_would_be_seen(chaos, tmp_path):
 def test_calls_on_a_cluster_are_counted_over_the_network(chaos):
     from benchmarks.chaos import client, cluster
 
-    ledger = cluster._Ledger("127.0.0.1")
+    ledger = cluster.Ledger("127.0.0.1")
     before, client.LEDGER = client.LEDGER, f"127.0.0.1:{ledger.port}"
     try:
-        for number in (7, 8, 7):
-            client.note(number)
+        assert [client.attempt(number) for number in (7, 8, 7)] == [1, 1, 2]
     finally:
         client.LEDGER = before
     assert ledger.counted == {7: 2, 8: 1}

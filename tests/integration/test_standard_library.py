@@ -15,12 +15,12 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
+from journal import note
 
 from k8sfutures import WorkerCrashed, WorkersTerminated
 
@@ -31,9 +31,8 @@ def fail() -> None:
     raise RuntimeError(123)  # some comment
 
 
-def report_and_sleep(path: Path) -> None:
-    path.with_suffix(".new").write_text(str(os.getpid()))
-    path.with_suffix(".new").rename(path)
+def report_and_sleep(journal: str) -> None:
+    note(journal, str(os.getpid()))
     time.sleep(60)
 
 
@@ -48,22 +47,14 @@ class Unpicklable:
         raise pickle.PicklingError("not this one")
 
 
-def running_pid(path: Path, future: Future[None]) -> int:
-    """The process of a `report_and_sleep`."""
-    while not path.exists():
-        assert not future.done(), future.exception()
-        time.sleep(0.005)
-    return int(path.read_text())
-
-
 # --- a process that dies
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_process_fails_its_call_and_no_other(rabbitmq, tmp_path, number):
+def test_a_killed_process_fails_its_call_and_no_other(rabbitmq, journal, number):
     with rabbitmq.executor() as ex:
-        doomed = ex.submit(report_and_sleep, tmp_path / "pid")
-        pid = running_pid(tmp_path / "pid", doomed)
+        doomed = ex.submit(report_and_sleep, journal.address)
+        pid = int(journal.nth(1))
         others = [ex.submit(pow, 2, n) for n in range(50)]
         os.kill(pid, number)
         with pytest.raises(BrokenProcessPool, match=signal.Signals(number).name) as caught:
@@ -133,10 +124,10 @@ def test_an_exception_goes_away_without_the_garbage_collector(rabbitmq):
             gc.enable()
 
 
-def test_futures_of_a_broken_executor_have_errors_of_their_own(rabbitmq, tmp_path):
+def test_futures_of_a_broken_executor_have_errors_of_their_own(rabbitmq, journal):
     ex = rabbitmq.executor()
-    futures = [ex.submit(report_and_sleep, tmp_path / str(n)) for n in range(4)]
-    running_pid(tmp_path / "0", futures[0])
+    futures = [ex.submit(report_and_sleep, journal.address) for _ in range(4)]
+    journal.nth(1)
     ex.kill_workers()
     errors = [future.exception() for future in futures if not future.cancelled()]
     assert errors
@@ -207,11 +198,11 @@ def test_an_abandoned_executor_finishes_its_calls(rabbitmq):
 
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_ending_the_workers_fails_what_runs_and_stops_the_executor(
-    rabbitmq, tmp_path, method: str, wait_for_end: Callable[[int, float], bool]
+    rabbitmq, journal, method: str, wait_for_end: Callable[[int, float], bool]
 ):
     ex = rabbitmq.executor(max_workers=1)
-    running = ex.submit(report_and_sleep, tmp_path / "pid")
-    pid = running_pid(tmp_path / "pid", running)
+    running = ex.submit(report_and_sleep, journal.address)
+    pid = int(journal.nth(1))
     pending = ex.submit(pow, 2, 8)
     getattr(ex, method)()
     for future in (running, pending):

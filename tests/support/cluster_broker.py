@@ -28,13 +28,14 @@ class ClusterBroker:
         self.folder = folder
         self.port = free_port(host)
         self.password = secrets.token_hex(16)
-        self._start()
+        self.start()
 
     @property
     def url(self) -> str:
         return f"amqp://tests:{self.password}@{self.host}:{self.port}/%2F"
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start it, at the same address as before; returns when it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "rabbitmq.conf").write_text(
             CONFIGURATION.format(
@@ -85,7 +86,7 @@ class ClusterBroker:
     def restart(self) -> None:
         """End it and start it again, at the same address; its queues are gone."""
         self.stop()
-        self._start()
+        self.start()
 
 
 def free_port(host: str) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from k8sfutures import K8sRabbitExecutor
+from k8sfutures.client_surroundings import surroundings_for
 from k8sfutures.codec import derive_key
 from k8sfutures.config import Settings
 from k8sfutures.pods.kubernetes.source import KubernetesPods
@@ -337,6 +338,7 @@ class _FakeExecutor(K8sRabbitExecutor):
             flush_window=0.0,
             output="marked",
             ship=(),
+            surroundings=surroundings_for(source._settings, "kubernetes"),
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import select
 import signal
 import subprocess
@@ -13,6 +12,8 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from journal import note, wait_for_word
 
 
 def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = 60.0) -> None:
@@ -44,44 +45,18 @@ def travels(error: BaseException) -> None:
     assert vars(copy) == vars(error)
 
 
-class Journal:
-    """What calls do, in a file: a line each time that one starts or ends."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.touch()
-
-    def lines(self) -> list[str]:
-        return self.path.read_text().splitlines()
-
-    def wait_for(self, pattern: str, seconds: float = 60.0) -> re.Match[str]:
-        """Wait for a line that a pattern matches; the match."""
-
-        def found() -> re.Match[str] | None:
-            return next(filter(None, (re.fullmatch(pattern, one) for one in self.lines())), None)
-
-        wait_until(found, f"a line {pattern!r}", seconds)
-        match = found()
-        assert match
-        return match
-
-
-def work(journal: Path, name: str, seconds: float) -> str:
+def work(journal: str, name: str, seconds: float) -> str:
     """Takes some time, and notes when it starts, in which process, and when it ends."""
-    with journal.open("a") as file:
-        file.write(f"start {name} {os.getpid()}\n")
+    note(journal, f"start {name} {os.getpid()}")
     time.sleep(seconds)
-    with journal.open("a") as file:
-        file.write(f"end {name}\n")
+    note(journal, f"end {name}")
     return name
 
 
-def work_until(journal: Path, name: str, path: Path) -> str:
-    """Goes on until a file is there; notes when it starts, and in which process."""
-    with journal.open("a") as file:
-        file.write(f"start {name} {os.getpid()}\n")
-    while not path.exists():
-        time.sleep(0.02)
+def work_until_word(journal: str, name: str) -> str:
+    """Goes on until the journal gives word; notes when it starts, and in which process."""
+    note(journal, f"start {name} {os.getpid()}")
+    wait_for_word(journal)
     return name
 
 

@@ -1,10 +1,11 @@
 """A real cluster for tests: a namespace of their own there, a broker, and ways to break things.
 
 Settings, all from the environment: ``K8SFUTURES_TEST_KUBECONFIG`` (which cluster),
-``K8SFUTURES_TEST_IMAGE`` (the pods' image, which the nodes have), ``K8SFUTURES_TEST_HOST`` (an
-address of this machine that pods reach, for a broker that the tests start) or
-``K8SFUTURES_TEST_AMQP_URL`` (a broker that both sides reach), and ``K8SFUTURES_TEST_CONTAINERD``
-(a pattern with ``{node}`` for the path of a node's containerd socket, where it is on this machine:
+``K8SFUTURES_TEST_IMAGE`` (the pods' image, which the nodes have), ``K8SFUTURES_TEST_DATA_IMAGE``
+(one that has NumPy, pandas and pyarrow besides, as this Python has them), ``K8SFUTURES_TEST_HOST``
+(an address of this machine that pods reach, for what the tests serve: a broker, journals) or
+``K8SFUTURES_TEST_AMQP_URL`` (a broker that both sides reach), and ``K8SFUTURES_TEST_CONTAINERD`` (a
+pattern with ``{node}`` for the path of a node's containerd socket, where it is on this machine:
 only then can a container be killed without a word to Kubernetes).
 """
 
@@ -17,12 +18,14 @@ import re
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from cluster_broker import ClusterBroker
 from kubernetes import client, config
@@ -47,13 +50,16 @@ class KubernetesCluster:
         self.core = client.CoreV1Api(api)
         self.batch = client.BatchV1Api(api)
         self.rbac = client.RbacAuthorizationV1Api(api)
+        # `stream` changes the client that it is given for as long as it runs.
+        self._streams = client.CoreV1Api(config.new_client_from_config(self.kubeconfig))
+        self._streaming = threading.Lock()
         self.namespace = f"k8sfutures-tests-{secrets.token_hex(4)}"
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self.broker: ClusterBroker | None = None
+        self.host = os.environ.get("K8SFUTURES_TEST_HOST") or _primary_address()
         url = os.environ.get("K8SFUTURES_TEST_AMQP_URL")
         if url is None:
-            host = os.environ.get("K8SFUTURES_TEST_HOST") or _primary_address()
-            self.broker = ClusterBroker(host, folder)
+            self.broker = ClusterBroker(self.host, folder)
             url = self.broker.url
         self.amqp_url = url
 
@@ -217,24 +223,25 @@ class KubernetesCluster:
 
     def run_in(self, pod: str, *command: str) -> str:
         """What a command prints that runs in a pod's container."""
-        running = stream(
-            self.core.connect_get_namespaced_pod_exec,
-            pod,
-            self.namespace,
-            command=list(command),
-            stdout=True,
-            stderr=True,
-            stdin=False,
-            tty=False,
-            _preload_content=False,
-        )
-        raw = running.sock.sock
-        try:
-            running.run_forever(timeout=20)
-            return str(running.read_all())
-        finally:
-            running.close()
-            raw.close()  # which that leaves to the garbage collector
+        with self._streaming:
+            running = stream(
+                self._streams.connect_get_namespaced_pod_exec,
+                pod,
+                self.namespace,
+                command=list(command),
+                stdout=True,
+                stderr=True,
+                stdin=False,
+                tty=False,
+                _preload_content=False,
+            )
+            raw = running.sock.sock
+            try:
+                running.run_forever(timeout=20)
+                return str(running.read_all())
+            finally:
+                running.close()
+                raw.close()  # which that leaves to the garbage collector
 
     @contextmanager
     def filled(self, free: Mapping[str, int]) -> Iterator[None]:
@@ -294,13 +301,32 @@ class OnKubernetes:
         self.cluster = cluster
         self.pool = pool
         self.slots = sum(cluster.nodes().values())
+        self.host = cluster.host
 
     def executor(self, *args: Any, **kwargs: Any) -> K8sRabbitExecutor:
         kwargs.setdefault("pool", self.pool)
         return self.cluster.executor(*args, **kwargs)
 
-    def lose_pod(self) -> str:
-        pod = self.cluster.running(self.pool)[0]
+    def data_settings(self) -> dict[str, Any]:
+        image = os.environ.get("K8SFUTURES_TEST_DATA_IMAGE")
+        if image is None:
+            pytest.skip("needs an image with NumPy and its like (K8SFUTURES_TEST_DATA_IMAGE)")
+        return {"image": image}
+
+    def environment(self) -> dict[str, str]:
+        settings = self.cluster.settings(pool=self.pool)
+        return {f"K8SFUTURES_{name.upper()}": str(value) for name, value in settings.items()}
+
+    def lose_pod(self, host: str | None = None) -> str:
+        found: list[Any] = []
+
+        def is_there() -> bool:  # Kubernetes hears later of it than a client does
+            running = self.cluster.running(self.pool)
+            found[:] = [pod for pod in running if host in {None, pod.metadata.name}]
+            return bool(found)
+
+        wait_until(is_there, 20)
+        pod = found[0]
         self.cluster.kill_container(pod)
         return str(pod.metadata.name)
 

@@ -131,6 +131,7 @@ GOOD = {
     "flush_window": [0.0, 0.01],
     "output": ["marked", "plain", "off"],
     "ship": [[], ["pytest_timeout", str(Path(__file__).parent)]],
+    "environment": [{}, {"MODE": "fast", "EMPTY": ""}],
 }
 WRONG_VALUES = {
     "amqp_url": ["", "h:5672", "http://h", "amqp://", "amqp://h:0", "amqp://h:x", "amqp://h:70000"],
@@ -161,6 +162,10 @@ WRONG_VALUES = {
     "flush_window": [-0.001, math.nan, -math.inf],
     "output": ["", "Marked", "none"],
     "ship": [["no_such_module"], [""], [1], ["./missing"], ["json"], ["msgpack"]],
+    "environment": [
+        *({"A": 1}, {1: "x"}, {"": "x"}, {"A=B": "x"}, {"A": "\0"}, {"A": "x" * 131_072}),
+        {f"A{number}": "x" * 100_000 for number in range(11)},
+    ],
 }
 WRONG_TYPES = {
     **{name: [1, b"x", ["x"]] for name in ["amqp_url", "pod_amqp_url", "pods", "pool", "image"]},
@@ -181,6 +186,7 @@ WRONG_TYPES = {
     "retries": [True, False, 3.0, "3"],
     **{name: [True, "5", [1]] for name in ["warm_for", "startup_timeout", "flush_window"]},
     "ship": ["helpers", {"a": "b"}, True],
+    "environment": ["A=B", [("A", "B")], True],
 }
 
 
@@ -441,6 +447,19 @@ class TestSecrets:
         with pytest.raises(SettingValueError) as caught:
             load(amqp_url="amqp://ada:hunter2")
         assert "hunter2" not in str(caught.value)
+
+    def test_no_value_of_a_variable_for_calls(self, load) -> None:
+        assert repr(load(environment={"TOKEN": "hunter2"})) == "Settings(environment=<dict>)"
+        for wrong in ({"TOKEN": "hunter2\0"}, {"TOKEN": "hunter2" * 20_000}, {"a": b"hunter2"}):
+            with pytest.raises(SettingValueError) as caught:
+                load(environment=wrong)
+            assert "hunter2" not in str(caught.value)
+            assert repr(next(iter(wrong))) in str(caught.value)
+        for text in ('{"TOKEN": "hunter2"', '["hunter2"]', '{"TOKEN": ["hunter2"]}'):
+            with pytest.raises(SettingValueError) as caught:
+                load({"K8SFUTURES_ENVIRONMENT": text})
+            assert "hunter2" not in str(caught.value)
+            assert caught.value.__context__ is None
 
     def test_a_variable_is_masked_too(self, load) -> None:
         with pytest.raises(SettingValueError) as caught:

@@ -436,3 +436,13 @@ def test_a_pod_that_has_drained_is_asked_for_again_when_it_is_gone() -> None:
     assert not asks(demand, 2.0, busy=True)
     demand.left("a", explained=True)  # it is gone
     assert asks(demand, 31.0, busy=True)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_cpus_that_a_pod_frees_that_was_not_attached_are_asked_for_where_nobody_looks(eager):
+    demand = a_demand(eager=eager)
+    demand.joined("pod-1", 1, 1, 0.0)
+    demand.take(100.0, busy=True)
+    demand.freed()
+    assert not asks(demand, 200.0)
+    assert asks(demand, 200.0, busy=True) is eager

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 
 import pytest
+from faults import wait_until
 
 from k8sfutures.config import Settings
-from k8sfutures.machine import start_time
+from k8sfutures.machine import is_stopped, start_time
 from k8sfutures.pods import local
+from k8sfutures.pods.stopped import StoppedPods
 
 
 @pytest.fixture
@@ -72,3 +76,62 @@ def test_a_pod_that_was_killed_has_not_failed_to_start(program, failed):
     source.watch(ended.append)
     source.close()
     assert [(event.pod, event.failed) for event in ended] == [("pod", failed)]
+
+
+# --- pods that somebody has stopped
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen(["sleep", "60"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def stop(pid):
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(pid))
+
+
+def test_a_pod_that_stays_stopped_is_told_of_once_and_then_to_be_ended(sleeper):
+    pods, pids = StoppedPods(), {"pod-1": sleeper}
+    assert pods.find(pids, 0.0) == []
+    assert pods.pause() is None
+    stop(sleeper)
+    (told,) = pods.find(pids, 0.0)
+    assert f"pod-1 (process {sleeper}) is stopped" in told
+    assert f"kill -CONT {sleeper}" in told
+    assert pods.pause() == 1.0
+    assert pods.find(pids, 0.5) == []
+    assert [pods.overdue(pids, at / 10) for at in range(300)] == [[]] * 300
+    assert pods.overdue(pids, 30.5) == ["pod-1"]
+
+
+def test_one_that_goes_on_or_ends_is_forgotten(sleeper):
+    pods = StoppedPods()
+    stop(sleeper)
+    for end in (lambda: os.kill(sleeper, signal.SIGCONT), lambda: os.kill(sleeper, signal.SIGKILL)):
+        stop(sleeper)
+        pods.find({"pod-1": sleeper}, 0.0)
+        end()
+        wait_until(lambda: not is_stopped(sleeper))
+        assert pods.overdue({"pod-1": sleeper}, 1.0) == []
+        assert pods.pause() is None
+
+
+def test_who_looks_seldom_because_it_was_stopped_itself_ends_nothing_at_once(sleeper):
+    pods, pids = StoppedPods(), {"pod-1": sleeper}
+    stop(sleeper)
+    pods.find(pids, 0.0)
+    assert pods.overdue(pids, 1000.0) == []
+
+
+def test_an_error_names_the_pods_that_have_not_answered(tmp_path):
+    assert local._told_of_silent({}, tmp_path) == ""
+    told = local._told_of_silent({"pod-2": 20, "pod-1": 10}, tmp_path)
+    assert told.startswith(
+        f"the local pod pod-1 (process 10, its log is {tmp_path}/pod-1.log) runs"
+    )
+    assert "and 1 more do" in told
+    assert "kill -KILL 10" in told

@@ -26,6 +26,7 @@ from k8sfutures.messages import (
     Detach,
     Goodbye,
     Group,
+    Held,
     Hello,
     InitializerRaised,
     Left,
@@ -54,7 +55,8 @@ MESSAGES = {
     Attach: st.builds(
         Attach,
         *(versions, ints, st.floats(0, 1e9) | ints),
-        *(bodies | st.none(), ints | st.none(), bodies | st.none()),
+        *(bodies | st.none(), ints | st.none(), bodies | st.none(), bodies | st.none()),
+        st.tuples(texts, ints) | st.none(),
     ),
     Group: st.builds(
         Group,
@@ -94,7 +96,8 @@ MESSAGES = {
     Yield: st.builds(Yield, texts),
     Credit: st.builds(Credit, ints),
     Cancel: st.builds(Cancel, st.lists(ints)),
-    Left: st.just(Left()),
+    Held: st.builds(Held),
+    Left: st.builds(Left),
     Occupied: st.builds(
         Occupied, st.lists(st.tuples(texts, ints, st.floats(allow_nan=False)), max_size=3)
     ),

@@ -156,7 +156,8 @@ class TestSecrecy:
 
     def test_it_is_in_the_secret_of_a_pod(self, authority, pair):
         tls = Tls(authority.pem, *pair)
-        secret = broker_secret("name", "pool", [], URL, b"key", tls)
+        owner = {"metadata": {"name": "job", "uid": "uid"}}
+        secret = broker_secret("name", "pool", owner, URL, b"key", tls)
         import base64
 
         content = json.loads(base64.b64decode(secret["data"]["broker.json"]))

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from k8sfutures import tracebacks
+from k8sfutures import pod_files, tracebacks
 from k8sfutures.exceptions import NOTE, Raised, dumps_exception, say_where
 from k8sfutures.messages import EXCEPTION
 from k8sfutures.outcomes import failure_of, stand_alone
@@ -237,8 +237,8 @@ def test_a_cell_of_a_notebook_is_shown_where_it_was_written(monkeypatch):
 def test_files_that_have_another_name_on_the_pod(nothing_told, monkeypatch, tmp_path):
     path = tmp_path / "helpers.py"
     path.write_text("the line\n")
-    monkeypatch.setattr(tracebacks._finder, "at_client", None)
-    tracebacks.find_files_with(lambda name: name.replace("/pod/unpacked", str(tmp_path)))
+    monkeypatch.setattr(pod_files._finder, "at_client", None)
+    pod_files.find_files_with(lambda name: name.replace("/pod/unpacked", str(tmp_path)))
 
     def shown(line):
         there = "/pod/unpacked/helpers.py"

@@ -9,20 +9,21 @@ import signal
 import pytest
 
 from k8sfutures.place import Place
+from k8sfutures.worker.parentage import execute_zygote, fork_zygote
 from k8sfutures.worker.processes import Channels, ZygoteHandle
 from k8sfutures.worker.reports import ZygoteKilled
 
 
-@pytest.fixture
-def zygote():
-    handle = ZygoteHandle()
+@pytest.fixture(params=[execute_zygote, fork_zygote])
+def zygote(request):
+    handle = ZygoteHandle(*request.param())
     yield handle
     handle.close()
 
 
 def test_one_that_was_killed_as_it_started(zygote):
-    os.kill(zygote._process.pid, signal.SIGKILL)
-    zygote._process.wait(10)
+    os.kill(zygote._child.pid, signal.SIGKILL)
+    zygote._child.wait(10)
     channels = Channels(Place("pod", "node", 0))
     zygote.spawn(channels)
     channels.close()

@@ -7,12 +7,13 @@ messages: pods announce themselves there, and the manager hears them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from ..address import parse_amqp_url
 from ..errors import ExecutorBroken
 from ..tls import Tls
+from ..values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +34,9 @@ from ..config import Settings
 from ..errors import PodsUnavailable
 from ..machine import cache_folder, start_time
 from ..tls import tls_of
-from . import Credentials, Need, PodEnded, PodEvent
+from ..values import dataclass
+from . import Credentials, Need, PodEnded, PodEvent, StartupNews
+from .stopped import StoppedPods
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,9 @@ class LocalPods:
         self._folder = cache_folder() / "pods"  # and below it, once the broker is known
         self._watched: dict[int, tuple[str, int]] = {}  # pidfd -> pod, pid
         self._known: set[str] = set()
+        self._stopped = StoppedPods()
+        self._news: list[str] = []
+        self._silent = self._told_silent = ""  # of pods that have not answered
         self._retired = False
         # Sockets, not a pipe: `wake` may come after `close`, and must not hit another's file.
         self._wake_read, self._wake_write = socket.socketpair()
@@ -96,6 +100,7 @@ class LocalPods:
                 pods = list(_records(self._folder))
                 _remove_old_logs(self._folder)
                 running = {pod.name: pod.pid for pod in pods}
+                silent = {name: running[name] for name in running.keys() - need.attached.keys()}
                 taken = {cpu_id for pod in pods for cpu_id in pod.cpu_ids}
                 for cpu_ids in self._shares():
                     if taken.isdisjoint(cpu_ids) and not self._retired:
@@ -107,14 +112,18 @@ class LocalPods:
             ) from error
         for name, pid in running.items():
             self._watch_pid(name, pid)
+        self._silent = _told_of_silent(silent, self._folder)
+        self._news += self._stopped.find(running, time.monotonic())
 
     def watch(self, emit: Callable[[PodEvent], None]) -> None:
-        """Wait until a pod ends or `wake` is called."""
+        """Wait until a pod ends or `wake` is called; see to those that are stopped."""
+        self._tell_of_stopped(emit)
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
         for descriptor in self._watched:
             poller.register(descriptor, select.POLLIN)
-        for descriptor, _ in poller.poll():
+        pause = self._stopped.pause()
+        for descriptor, _ in poller.poll(None if pause is None else pause * 1000):
             if descriptor == self._wake_read.fileno():
                 with contextlib.suppress(BlockingIOError):
                     self._wake_read.recv(4096)
@@ -130,6 +139,24 @@ class LocalPods:
             # One that was killed would not end the same way again.
             failed = bool(status) and status not in _KILLED
             emit(PodEnded(name, self._story(name, status), failed=failed))
+
+    def _tell_of_stopped(self, emit: Callable[[PodEvent], None]) -> None:
+        if self._silent != self._told_silent:
+            emit(StartupNews(self._silent))  # for the error, should they stay silent
+            self._told_silent = self._silent
+        for words in self._news:
+            logger.warning("%s", words)
+            emit(StartupNews(words))
+        self._news.clear()
+        if self._stopped.pause() is None:
+            return
+        descriptors = {name: descriptor for descriptor, (name, _) in self._watched.items()}
+        for name in self._stopped.overdue(dict(self._watched.values()), time.monotonic()):
+            logger.warning("ending the local pod %s, which is stopped", name)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptors[name], signal.SIGKILL)
+        if self._stopped.pause() is None:
+            emit(StartupNews(""))
 
     def wake(self) -> None:
         """Make `watch` return."""
@@ -238,6 +265,18 @@ class LocalPods:
             tail = f"(no log: {error})"
         how = "has ended" if not status else _how(status)
         return f"the local pod {name} {how}; its log ends with:\n{tail.strip()}"
+
+
+def _told_of_silent(pids: dict[str, int], folder: Path) -> str:
+    """About pods that hold the CPUs, in case that they never answer."""
+    if not pids:
+        return ""
+    name, pid = min(pids.items())
+    others = f", and {len(pids) - 1} more do" if len(pids) > 1 else ""
+    return (
+        f"the local pod {name} (process {pid}, its log is {folder / name}.log) runs and holds its "
+        f"CPUs{others}; where it hangs, kill -KILL {pid} ends it"
+    )
 
 
 def _how(status: int) -> str:

@@ -105,7 +105,7 @@ class Agent:
         self._versions = Versions.ours()
         self._codec = Codec(config.key, config.name, time.time_ns())
         self._endpoint = connect(self._link_event)
-        self._dispatcher = Dispatcher(config.cpu_ids)
+        self._dispatcher = Dispatcher(config.cpu_ids, config.name)
         self._post = Post(self._codec, self._endpoint)
         self._store, self._drops = Store(), Drops()
         self._crew = Crew(

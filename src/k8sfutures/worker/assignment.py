@@ -21,7 +21,7 @@ from itertools import chain
 from typing import Any, Final
 
 from ..messages import Call
-from .frames import DROP, FUNCTIONS, GO_ON, INITIALIZE, JOBS, RELEASE
+from .frames import DROP, FUNCTIONS, GO_ON, INITIALIZE, JOBS, RELEASE, SURROUNDINGS
 from .instructions import Drop, Feed, Instruction, Steal
 from .ledger import RUN, Client, Row, Slot
 
@@ -91,10 +91,14 @@ class Assignment:
         token = self._next_token + len(rows)
         self._next_token = token if token <= LAST_TOKEN else 1
         client.slots.add(slot.cpu_id)
-        known = slot.functions.setdefault(client.name, set())
+        frames = self._go_on(slot) + slot.reporting_for(client)
+        known = slot.functions.get(client.name)
+        if known is None:
+            known = slot.functions[client.name] = set()
+            if client.surroundings is not None:
+                frames.append((SURROUNDINGS, client.name, client.surroundings))
         needed = {row[1] for row in rows} - known
         known |= needed
-        frames = self._go_on(slot) + slot.reporting_for(client)
         if client.initializer is not None and client.name not in slot.initialized:
             slot.initialized.add(client.name)
             frames.append((INITIALIZE, client.name, client.initializer))

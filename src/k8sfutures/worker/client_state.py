@@ -13,10 +13,12 @@ import msgpack
 
 from ..bodies import PARTS, Modules, loads, unpacked
 from ..scopes import Loaded, Scope
+from ..surroundings import Surroundings, unpack
 from .bulk import Blob, File
 from .forwarding import Setup
-from .frames import BLOBS, DROP, FUNCTIONS, INITIALIZE, RELEASE
+from .frames import BLOBS, DROP, FUNCTIONS, INITIALIZE, RELEASE, SURROUNDINGS
 from .modules import Environments
+from .surroundings import Left
 
 
 class ClientState:
@@ -29,7 +31,7 @@ class ClientState:
 
     __slots__ = (
         *("_blobs", "_environments", "_functions", "_hashes", "_name", "_needs", "_pickles"),
-        *("initializer", "reporting", "scope", "setup"),
+        *("initializer", "left", "reporting", "scope", "setup", "surroundings"),
     )
 
     def __init__(self, name: str, environments: Environments) -> None:
@@ -42,7 +44,9 @@ class ClientState:
         self._functions: dict[int, tuple[Loaded, tuple[str, ...]]] = {}
         self.initializer: bytes | None = None
         self.reporting: bytes | None = None
+        self.surroundings: Surroundings | None = None
         self.setup: Setup | None = None
+        self.left: Left | None = None
         self.scope = Scope()
 
     def take(self, kind: int, content: Any, files: deque[File]) -> None:
@@ -61,6 +65,10 @@ class ClientState:
                 self._functions.pop(function, None)
         elif kind == INITIALIZE:
             self.initializer = content
+        elif kind == SURROUNDINGS:
+            self.surroundings = unpack(content)
+            self.scope.begin(self.surroundings.main)
+            self._environments.begin(self._name, self.surroundings.directory)
         elif kind == BLOBS:
             for number, blob_kind, data in content:
                 self._blobs[number] = Blob(blob_kind, data, files)

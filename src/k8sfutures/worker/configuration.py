@@ -15,11 +15,12 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..messages import Hello, Versions
 from ..tls import Tls
+from ..values import dataclass
 from . import cpus
 
 

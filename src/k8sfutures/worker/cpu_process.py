@@ -31,7 +31,7 @@ import msgpack
 from ..exceptions import dumps_exception
 from ..functions import invoke
 from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
-from ..place import Place
+from ..place import Place, is_here
 from ..serialization import split
 from ..unpicklable import blame_result
 from . import bulk
@@ -52,6 +52,7 @@ from .frames import (
 )
 from .modules import Environments
 from .output import Outlet
+from .surroundings import Stage
 from .unpacked import pods_folder
 
 _RECEIVE: Final = 1 << 20
@@ -91,7 +92,8 @@ class CpuProcess:
         self._sending = threading.Lock()  # threads of the user's may print
         self._outlet = Outlet(self._say)
         self._forwarder = Forwarder(self._outlet)
-        self._current: ClientState | None = None  # whose levels and filters are set
+        self._stage = Stage()
+        self._current: ClientState | None = None  # whose environment, levels and so on are set
         self._environments = Environments(pods_folder.get)
         self._clients: dict[str, ClientState] = {}
         self._jobs: dict[int, _Job] = {}
@@ -104,6 +106,7 @@ class CpuProcess:
 
     def run(self) -> None:
         """Run items until the agent closes the token pipe."""
+        is_here(self._place)
         self._outlet.install()
         read, tokens = os.read, self._tokens
         while True:
@@ -146,6 +149,7 @@ class CpuProcess:
         kind, name, *rest = frame
         if kind == ADOPT:
             self._place = Place(name, *rest)
+            is_here(self._place)
             pin(self._place.cpu_id)
         elif kind == LEAVE:
             left = self._clients.pop(name, None)
@@ -190,6 +194,7 @@ class CpuProcess:
         """Another client's item is next, or it is to be told anew what the client wants."""
         if self._current is not None:
             self._current.setup = self._forwarder.leave()
+            self._current.left = self._stage.leave()
             self._current = None
 
     def _run_item(self, token: int, job: _Job) -> None:
@@ -208,6 +213,7 @@ class CpuProcess:
             self._leave()
             self._current = client
             self._forwarder.enter(client.reporting, client.setup)
+            self._stage.enter(client.surroundings, client.left)
             client.scope.enter()
         if client.initializer is not None and not self._initialize(client):
             return

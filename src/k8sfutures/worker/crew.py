@@ -268,7 +268,13 @@ class Crew:
             story["out_of_memory"] = True
         if channels.ended:
             channels.kill_rest()
-        logger.warning("CPU process ended: %s", story)
+        number, code = story["signal"], story["exitcode"]
+        logger.log(
+            logging.INFO if channels.ended else logging.WARNING,
+            "CPU process %s (CPU id %s) ended with %s%s",
+            *(pid, cpu_id, f"exit code {code}" if number is None else f"signal {number}"),
+            ", out of memory" if "out_of_memory" in story else "",
+        )
         self._stop_reading(channels)
         words = channels.output.rest()
         channels.close()

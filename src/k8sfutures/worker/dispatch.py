@@ -25,6 +25,7 @@ from ..messages import (
     Call,
     Cancel,
     Group,
+    Held,
     Hello,
     Left,
     Message,
@@ -44,6 +45,7 @@ from .frames import (
 from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
+from .nested import Nested
 from .occupancy import Occupancy
 from .said import Sayings
 from .shared_memory import Shared
@@ -57,10 +59,12 @@ class Dispatcher(Assignment):
 
     Args:
         cpu_ids: one CPU process each.
+        pod: the name of this pod.
     """
 
-    def __init__(self, cpu_ids: list[int]) -> None:
+    def __init__(self, cpu_ids: list[int], pod: str = "") -> None:
         super().__init__(cpu_ids)
+        self._nested = Nested(pod, self._slots, self._clients)
         self._draining = False
         self._leaving: set[Client] = set()
         self.said = Sayings(self._slots)
@@ -231,21 +235,19 @@ class Dispatcher(Assignment):
                 slot.retiring = True
             elif (name in slot.functions or name in slot.blobs) and not slot.retiring:
                 self._out.append(Feed(slot.cpu_id, [(LEAVE, name)], []))
-            slot.functions.pop(name, None)
-            slot.blobs.pop(name, None)
-            slot.reporting.pop(name, None)
-            slot.initialized.discard(name)
-            slot.ran.pop(name, None)
+            slot.forget(name)
             self._retire_if_due(slot)
         self._left(client)
         self._feed()
 
     def tick(self, now: float) -> None:
-        """Drop the clients whose lease has run out; hold back no words for longer."""
+        """Drop the clients whose lease has run out; hold back no words; tell who cannot go on."""
         self.said.tick()
         for client in list(self._clients.values()):
             if client.deadline < now:
                 self.drop(client.name, SIGKILL)
+        for name in self._nested.held(now):
+            self._send(name, Held())
 
     def postpone(self, seconds: float) -> None:
         """Leases do not run while the broker is away: nobody could have renewed them."""

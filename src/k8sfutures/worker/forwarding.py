@@ -26,10 +26,18 @@ _PER_SECOND = 200
 
 
 class Setup(NamedTuple):
-    """What a client's calls have in this process: streams, levels, filters; and what it wanted."""
+    """What a client's calls have in this process, and what it wanted to hear.
+
+    Attributes:
+        streams: ``sys.stdout`` and ``sys.stderr``.
+        state: loggers with their handlers, and the filters of warnings.
+        showing: what shows warnings, and what did before `logging.captureWarnings`.
+        wanted: by the client.
+    """
 
     streams: tuple[Any, Any]
     state: State
+    showing: tuple[Any, Any]
     wanted: bytes | None
 
 
@@ -75,23 +83,27 @@ class Forwarder:
             wants: from the client; None where it wants nothing.
             setup: what `leave` has returned for it, or None when its first call is next.
         """
+        self._on = wants is not None
         if setup is None:
             self._outlet.install()
             self._reporting.restore(self._reporting.first)
+            showing = (self._warned if self._on else self._show), None
         else:
             sys.stdout, sys.stderr = setup.streams
             self._reporting.restore(setup.state)
+            showing = setup.showing
+        warnings.showwarning, logging._warnings_showwarning = showing  # type: ignore[attr-defined]  # noqa: SLF001
         self._wanted = None if setup is None else setup.wanted
         if wants is not None and wants != self._wanted:
             self._reporting.apply(wants, self._wanted)
             self._wanted = wants
-        self._on = wants is not None
         logging.lastResort = logging.NullHandler() if self._on else self._last_resort
-        warnings.showwarning = self._warned if self._on else self._show
 
     def leave(self) -> Setup:
         """Another client's call is next."""
-        return Setup((sys.stdout, sys.stderr), self._reporting.state(), self._wanted)
+        showing = warnings.showwarning, logging._warnings_showwarning  # type: ignore[attr-defined]  # noqa: SLF001
+        streams = sys.stdout, sys.stderr
+        return Setup(streams, self._reporting.state(), showing, self._wanted)
 
     def _forward(self, logger: logging.Logger, record: logging.LogRecord) -> None:
         if self._is_shown(logger, record):

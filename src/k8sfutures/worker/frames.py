@@ -36,6 +36,9 @@ GO_ON: Final = 11
 """(nobody,): the process may start its next item; it waits for this after each outcome with a file
 in memory"""
 
+SURROUNDINGS: Final = 12
+"""(client, what its calls are to see of its process; see `surroundings`): before its first call"""
+
 # Statuses beside those of an outcome.
 PRINTED: Final = 20
 """Something that the item said; its kind stands for the microseconds."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from ..messages import Message
+from ..values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

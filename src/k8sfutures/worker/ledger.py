@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from ..messages import (
@@ -21,6 +21,7 @@ from ..messages import (
     Renew,
     Results,
 )
+from ..values import dataclass
 from .endings import Begun, Ending
 from .frames import REPORTING, TIMED
 from .kept import Kept
@@ -67,9 +68,12 @@ class Client:
         self.max_tasks = attach.max_tasks_per_child
         self.lease = attach.lease
         self.reporting = attach.reporting
+        self.surroundings = attach.surroundings
+        self.within = attach.within
         self.deadline = 0.0
         self.limit = 0
         self.group = 0
+        self._waits_since: float | None = None
         self.gone = False
         self.leaving = False  # gone, but what its calls say as they end is for it still
         self.failed = False  # its initializer raised
@@ -98,6 +102,15 @@ class Client:
     def may_start(self) -> bool:
         """Whether a call of it waits that may run now."""
         return bool(self.queue) and len(self.slots) < self.limit and not self.kept.is_full
+
+    def waited(self, now: float) -> float:
+        """Seconds for which calls of it have waited and none has run, as seen at this look."""
+        if self.slots or not self.queue:
+            self._waits_since = None
+            return 0.0
+        if self._waits_since is None:
+            self._waits_since = now
+        return now - self._waits_since
 
     def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:
         """An item has an outcome."""
@@ -248,6 +261,14 @@ class Slot:
     doomed: list[Ending] = field(default_factory=list)  # to be decided, see `Endings`
     ending: Ending | None = None  # what its process is being ended for
     waits: bool = False  # its process starts nothing before it hears `GO_ON`
+
+    def forget(self, client: str) -> None:
+        """Its process has nothing of this client any more, or is told so."""
+        self.functions.pop(client, None)
+        self.blobs.pop(client, None)
+        self.reporting.pop(client, None)
+        self.initialized.discard(client)
+        self.ran.pop(client, None)
 
     def reporting_for(self, client: Client) -> list[tuple[Any, ...]]:
         """The frame that says what a client wants to hear, if the process has not been told."""

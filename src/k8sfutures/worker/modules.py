@@ -7,6 +7,10 @@ at a time; its modules are in ``sys.modules``, and those of the others are put a
 they hold, so that a class stays one class for as long as its client is there. A call whose bundles
 fit into an environment of its client runs there; one with a changed bundle gets a new environment.
 
+The working directory is a client's own as well: that of its program, where the pod is on its
+machine and has a folder of that name, or that of its files (setting ``ship``); and then what its
+calls make of it.
+
 To an environment belongs, too, what its calls have imported that is not installed in the pod. A
 local pod finds such modules where the client's program was started; another client may have
 edited them.
@@ -16,6 +20,7 @@ What is installed stays for all. Extension modules stay as well: most cannot be 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import os
 import sys
@@ -42,6 +47,7 @@ class _Environment:
     def __init__(self) -> None:
         self.bundles: dict[str, Unpacked] = {}  # by name
         self.tops: set[str] = set()  # top-level names of what they make importable
+        self.entered = False  # its files have been the working directory
         self.modules: dict[str, Any] = {}  # put aside while it is not active
         self.hidden: dict[str, Any] = {}  # the pod's own, put aside while it is
 
@@ -71,9 +77,14 @@ class _Environment:
 
 
 class _Client:
-    """The environments of a client, the newest first, and what is in them."""
+    """The environments of a client, the newest first, and what is in them.
 
-    def __init__(self) -> None:
+    Args:
+        directory: the working directory of its calls; None for that of the pod.
+    """
+
+    def __init__(self, directory: str | None = None) -> None:
+        self.directory = directory
         self.unpacked: dict[str, Unpacked] = {}
         self.environments: list[_Environment] = []
 
@@ -93,6 +104,16 @@ class Environments:
         self._base: set[str] | None = None  # names of modules that stay
         self._home = ""
         self._finder = _Finder()
+
+    def begin(self, client: str, directory: str | None) -> None:
+        """A client is new here.
+
+        Args:
+            client: its name.
+            directory: the working directory of its calls, or None for that of the pod; so it is
+                where there is none of that name.
+        """
+        self._clients[client] = _Client(directory)
 
     def activate(self, client: str, needs: Sequence[str], body: Body) -> None:
         """Have the modules of a client in place for one of its calls.
@@ -176,7 +197,12 @@ class Environments:
     def _put_in_place(self, client: str, environment: _Environment) -> None:
         if self._base is None:
             self._base = set(sys.modules)
+        self._home = self._home or _working_directory()
         self._active = (client, environment)
+        directory = self._clients[client].directory
+        if directory is not None:
+            with contextlib.suppress(OSError):  # gone, or not on this machine
+                os.chdir(directory)
         self._hide(environment)
         sys.modules.update(environment.modules)
         environment.modules = {}
@@ -204,21 +230,26 @@ class Environments:
                 sys.meta_path.remove(finder)
             sys.meta_path.insert(0, finder)
         files = environment.files
-        if files is not None and str(files) not in sys.path:
-            sys.path.insert(0, str(files))
-            self._home = self._home or _working_directory()
-            os.chdir(files)
+        if files is not None:
+            if str(files) not in sys.path:
+                sys.path.insert(0, str(files))
+            if not environment.entered:
+                environment.entered = True
+                os.chdir(files)
 
     def _put_aside(self) -> None:
         if self._active is None:
             return
-        _, environment = self._active
+        client, environment = self._active
         self._active = None
         self._finder.environment = None
         files = environment.files
-        if files is not None:
-            if str(files) in sys.path:
-                sys.path.remove(str(files))
+        if files is not None and str(files) in sys.path:
+            sys.path.remove(str(files))
+        directory = _working_directory()
+        if client in self._clients:
+            self._clients[client].directory = directory
+        if directory != self._home:
             os.chdir(self._home if Path(self._home).is_dir() else os.sep)
         base = self._base if self._base is not None else set()
         hidden = environment.hidden
@@ -257,7 +288,7 @@ class Environments:
 
 def _working_directory() -> str:
     try:
-        return str(Path.cwd())
+        return os.getcwd()  # noqa: PTH109 - at each turn of a client
     except FileNotFoundError:  # removed meanwhile
         return os.sep
 

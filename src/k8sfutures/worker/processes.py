@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -18,8 +17,9 @@ from ..bodies import PARTS
 from ..messages import CRASHED
 from ..place import Place
 from .frames import TOKEN_SIZE
+from .parentage import Child
 from .pipes import OutputPipes
-from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED, ZYGOTE, ZygoteKilled
+from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED, ZygoteKilled
 from .shared_memory import Shared
 
 __all__ = [
@@ -242,18 +242,16 @@ class Channels:
 
 
 class ZygoteHandle:
-    """The zygote, as the agent sees it."""
+    """The zygote, as the agent sees it.
 
-    def __init__(self) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # In an image, files that calls leave in the working directory are no modules.
-            safe_path = ["-P"] if sys.flags.safe_path else []
-            self._process = subprocess.Popen(
-                [sys.executable, *safe_path, "-m", ZYGOTE, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+    Args:
+        control: the socket to it.
+        child: its process.
+    """
+
+    def __init__(self, control: socket.socket, child: Child) -> None:
+        self.control = control
+        self._child = child
 
     def spawn(self, channels: Channels) -> None:
         """Ask for a CPU process at the other end of `channels`."""
@@ -276,7 +274,7 @@ class ZygoteHandle:
     def how_it_died(self) -> RuntimeError:
         """What has become of it, once it has closed its end; waits for that."""
         try:
-            code = self._process.wait(5)
+            code = self._child.wait(5)
         except subprocess.TimeoutExpired:
             return RuntimeError("the zygote of the CPU processes listens no more")
         if code < 0:
@@ -287,10 +285,10 @@ class ZygoteHandle:
         """End the zygote and, through it, every CPU process; wait until they are gone."""
         self.control.close()
         try:
-            self._process.wait(5)
+            self._child.wait(5)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._child.kill()
+            self._child.wait()
 
 
 def ending(status: int) -> dict[str, int | None]:

@@ -18,11 +18,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ..bundles import FOLDER_PREFIX, NAME_FILE, unpack
+from ..values import dataclass
 
 logger = logging.getLogger(__name__)
 

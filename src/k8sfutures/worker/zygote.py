@@ -1,9 +1,10 @@
 """The clean parent of the CPU processes: single-threaded, with everything preloaded.
 
 ``fork`` in a process that has threads, sockets and half-read messages is a trap, and a new
-interpreter for each process takes 100 ms. So the agent starts this one small program before it
-does anything else; it imports what calls need, and forks a CPU process whenever it is asked
-to. It is also their parent in the sense of ``wait``: it tells the agent how each one ended.
+interpreter for each process takes 100 ms. So the agent comes to this one small process before it
+does anything else (see `parentage`); it has imported what calls need, and forks a CPU process
+whenever it is asked to. It is also their parent in the sense of ``wait``: it tells the agent how
+each one ended.
 
 The control socket (SOCK_SEQPACKET, so that each message is one packet):
 
@@ -33,23 +34,13 @@ from ..bulk_memory import get_used_to_bulk
 from ..place import Place
 from . import cpu_process
 from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED
+from .surroundings import THREAD_VARIABLES
 from .unpacked import pods_folder
 
 _PACKET: Final = 4096
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
-
-THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-"""Set to 1 for the CPU processes unless the pod's environment says otherwise: each is pinned to
-one CPU, and a library that starts a thread for each CPU of the node would only trip over itself."""
 
 
 class Zygote:
@@ -186,12 +177,18 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def main() -> None:
-    """Run the zygote on the control socket whose file descriptor is the only argument."""
-    # Imported now, so that no CPU process has to.
+def preload() -> None:
+    """Import what calls need, so that no CPU process has to."""
     import cloudpickle  # noqa: F401
     import tblib.pickling_support  # noqa: F401
 
+
+def serve(control: socket.socket) -> None:
+    """Be the zygote until the agent is gone.
+
+    Args:
+        control: the socket to the agent; closed at the end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
@@ -201,8 +198,14 @@ def main() -> None:
     # A collection writes to each object that it looks at, and so to memory that is shared so far.
     gc.collect()
     gc.freeze()
-    with socket.socket(fileno=int(sys.argv[1])) as control:
+    with control:
         Zygote(control).run()
+
+
+def main() -> None:
+    """Run the zygote on the control socket whose file descriptor is the only argument."""
+    preload()
+    serve(socket.socket(fileno=int(sys.argv[1])))
 
 
 if __name__ == "__main__":

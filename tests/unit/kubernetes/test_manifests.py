@@ -17,7 +17,6 @@ from k8sfutures.config import Settings
 from k8sfutures.errors import ClusterError, SettingValueError
 from k8sfutures.image import default_image
 from k8sfutures.messages import Versions
-from k8sfutures.pods.kubernetes.api import fields_of
 from k8sfutures.pods.kubernetes.fields import CONTAINER as CONTAINER_FIELDS
 from k8sfutures.pods.kubernetes.fields import METADATA, SPEC, check_fields
 from k8sfutures.pods.kubernetes.jobs import Access, Jobs, has_ended
@@ -32,6 +31,7 @@ from k8sfutures.pods.kubernetes.labels import (
     labels,
     selector_of,
 )
+from k8sfutures.pods.kubernetes.library import fields_of
 from k8sfutures.pods.kubernetes.manifests import (
     BROKER_FILE,
     BROKER_FOLDER,
@@ -230,7 +230,7 @@ def test_the_worker_reads_what_the_job_and_its_secret_tell_it(
     monkeypatch.setattr(cpus, "available", lambda allotted, _count: allotted)
     worker = worker_of(pod_of(FULL, pool_cpus=7))
     environ = {one["name"]: one.get("value", "from-a-field") for one in worker["env"]}
-    secret = broker_secret("k-s", "a-pool", [], URL, KEY)
+    secret = broker_secret("k-s", "a-pool", OWNER, URL, KEY)
     text = base64.b64decode(secret["data"][BROKER_FILE]).decode()
     found = configuration.read(text, environ)
     assert (found.url, found.pool, found.agent.key) == (URL, "a-pool", KEY)
@@ -250,7 +250,7 @@ def test_the_worker_is_told_the_file_that_the_secret_is_mounted_as() -> None:
 
 # --- secrets
 
-OWNERS = [{"metadata": {"name": f"job-{n}", "uid": f"uid-{n}"}} for n in range(3)]
+OWNER = {"metadata": {"name": "a-job", "uid": "a-uid"}}
 HIDDEN = {
     "the broker's URL": URL,
     "the broker's password": PASSWORD,
@@ -283,9 +283,9 @@ def test_a_job_holds_no_secret(secret: str) -> None:
 
 
 def test_what_a_job_must_not_hold_is_in_the_secrets() -> None:
-    broker = opened(broker_secret("s", "p", OWNERS, URL, KEY))
+    broker = opened(broker_secret("s", "p", OWNER, URL, KEY))
     assert broker == {"url": URL, "key": KEY.hex()}
-    login = opened(registry_secret("s", "p", OWNERS, REGISTRY))["auths"]["registry.example"]
+    login = opened(registry_secret("s", "p", OWNER, REGISTRY))["auths"]["registry.example"]
     assert login == {
         "username": "robot",
         "password": REGISTRY[2],
@@ -294,21 +294,20 @@ def test_what_a_job_must_not_hold_is_in_the_secrets() -> None:
 
 
 def test_the_secret_of_a_registry_is_of_the_type_that_nodes_pull_with() -> None:
-    secret = registry_secret("s", "p", OWNERS, REGISTRY)
+    secret = registry_secret("s", "p", OWNER, REGISTRY)
     assert secret["type"] == "kubernetes.io/dockerconfigjson"
     assert list(secret["data"]) == [".dockerconfigjson"]
 
 
 @pytest.mark.parametrize(
     "secret",
-    [broker_secret("s", "p", OWNERS, URL, KEY), registry_secret("s", "p", OWNERS, REGISTRY)],
+    [broker_secret("s", "p", OWNER, URL, KEY), registry_secret("s", "p", OWNER, REGISTRY)],
     ids=["broker", "registry"],
 )
 class TestEverySecret:
-    def test_goes_with_the_last_of_the_jobs_that_own_it(self, secret: Json) -> None:
+    def test_goes_with_the_job_that_owns_it(self, secret: Json) -> None:
         assert secret["metadata"]["ownerReferences"] == [
-            {"apiVersion": "batch/v1", "kind": "Job", "name": f"job-{n}", "uid": f"uid-{n}"}
-            for n in range(3)
+            {"apiVersion": "batch/v1", "kind": "Job", "name": "a-job", "uid": "a-uid"}
         ]
 
     def test_belongs_to_its_pool(self, secret: Json) -> None:
@@ -885,7 +884,7 @@ class CreatingApi(RecordingApi):
         return {"metadata": {"name": name, "uid": f"uid-{len(self.created)}"}}
 
     def wanted(self) -> bool:
-        return len(self.created) < self.enough
+        return self.created.count("Job") < self.enough
 
 
 def started(api: CreatingApi, count: int) -> dict[str, str]:
@@ -899,10 +898,10 @@ def started(api: CreatingApi, count: int) -> dict[str, str]:
     )
 
 
-def test_pods_that_are_wanted_get_a_job_each_and_one_secret() -> None:
+def test_pods_that_are_wanted_get_a_job_each_and_each_job_a_secret() -> None:
     api = CreatingApi(1000)
     assert len(started(api, 3)) == 3
-    assert sorted(api.created) == ["Job", "Job", "Job", "Secret"]
+    assert sorted(api.created) == ["Job"] * 3 + ["Secret"] * 3
     assert api.deleted == []
 
 
@@ -910,7 +909,7 @@ def test_pods_that_are_wanted_get_a_job_each_and_one_secret() -> None:
 def test_once_pods_are_not_wanted_any_more_no_job_of_theirs_stays(enough: int) -> None:
     api = CreatingApi(enough)
     assert started(api, 2) == {}
-    assert api.created == ["Job"] * len(api.deleted), "and no Secret is made for them"
+    assert api.created.count("Job") == len(api.deleted), "and their Secrets go with them"
     assert len(api.deleted) >= enough
 
 

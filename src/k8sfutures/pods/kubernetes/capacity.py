@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from typing import Any, Final
 
+from ...values import dataclass
 from .labels import CPU_IDS, NODE, POOL, POOL_NAME, Membership, is_ours
 
 Json = Mapping[str, Any]

@@ -6,11 +6,11 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ...errors import ClusterError
 from ...tls import Tls
+from ...values import dataclass
 from .api import KubeApi
 from .labels import POOL, SELECTOR, access_mark, digest, selector_of
 from .manifests import PodSpec, broker_secret, job, registry_secret
@@ -81,7 +81,7 @@ class Jobs:
         is_dead: Callable[[str], bool],
         wanted: Callable[[], bool] = lambda: True,
     ) -> dict[str, str]:
-        """Make a Job for each placement, and the Secrets that they read.
+        """Make a Job for each placement, and with each the Secrets that its pod reads.
 
         Args:
             spec: what the pool's pods have in common.
@@ -99,35 +99,35 @@ class Jobs:
         Raises:
             ClusterError: not one could be made.
         """
-        # A name that nobody can guess is no secret, but keeps two starts from sharing one.
-        secret = f"k8sfutures-{digest(self._pool)}-{secrets.token_hex(4)}"
-        pull_secret = f"{secret}-registry" if access.registry is not None else None
-        bodies = [
-            job(
+        created: list[Json] = []
+        problems: list[ClusterError] = []
+        others: list[str] = []
+
+        def make(placement: Placement) -> None:
+            # A name that nobody can guess is no secret, but keeps two starts from sharing one.
+            secret = f"k8sfutures-{digest(self._pool)}-{secrets.token_hex(4)}"
+            pull_secret = f"{secret}-registry" if access.registry is not None else None
+            body = job(
                 *(spec, placement),
                 secret=secret,
                 pull_secret=pull_secret,
                 pool_cpus=pool_cpus,
                 access=access.mark,
             )
-            for placement in placements
-        ]
-        created: list[Json] = []
-        problems: list[ClusterError] = []
-        others: list[str] = []
-
-        def make(body: Json) -> None:
             if not wanted():
                 return
             try:
-                created.append(self._create(body, is_dead))
+                one = self._create(body, is_dead)
+                if wanted():
+                    self._tell(one, secret, pull_secret, access)
+                created.append(one)
             except ClusterError as error:
                 if error.status == CONFLICT:
                     others.append(body["metadata"]["name"])
                 else:
                     problems.append(error)
 
-        _in_parallel(make, bodies)
+        _in_parallel(make, placements)
         if not wanted():
             self._undo(created, "for which nobody waits any more")
             return {}
@@ -135,8 +135,6 @@ class Jobs:
             raise problems[0]
         for problem in problems:
             logger.warning("a pod could not be asked for: %s", problem)
-        if created:
-            self._tell(created, secret, pull_secret, access)
         made = {one["metadata"]["name"]: one["metadata"]["uid"] for one in created}
         return dict.fromkeys(others, "") | made
 
@@ -155,24 +153,23 @@ class Jobs:
                 self.delete(name, uid)
         return self._api.create(self._path, body)
 
-    def _tell(
-        self, owners: Sequence[Json], secret: str, pull_secret: str | None, access: Access
-    ) -> None:
-        """Make the Secrets, which go with the last of their owners.
+    def _tell(self, owner: Json, secret: str, pull_secret: str | None, access: Access) -> None:
+        """Make the Secrets that a Job's pod reads, which go with the Job.
 
-        After the Jobs, so that nothing is left behind whatever happens here, and a client need
-        not be allowed to read or change any Secret; long before a kubelet asks for them.
+        After the Job, so that nothing is left behind whatever happens here, and a client need
+        not be allowed to read or change any Secret. Right after it: a kubelet that finds none
+        looks again half a second later.
         """
         path = f"/api/v1/namespaces/{self._api.namespace}/secrets"
         try:
-            if pull_secret is not None and access.registry is not None:
-                body = registry_secret(pull_secret, self._pool, owners, access.registry)
-                self._api.create(path, body)
             self._api.create(
-                path, broker_secret(secret, self._pool, owners, access.url, access.key, access.tls)
+                path, broker_secret(secret, self._pool, owner, access.url, access.key, access.tls)
             )
+            if pull_secret is not None and access.registry is not None:
+                body = registry_secret(pull_secret, self._pool, owner, access.registry)
+                self._api.create(path, body)
         except ClusterError:
-            self._undo(owners, "since its Secret could not be made")
+            self.remove(owner, "since its Secret could not be made")
             raise
 
     def _undo(self, jobs: Sequence[Json], why: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ...address import parse_amqp_url
+from ...values import dataclass
 
 APP: Final = "app.kubernetes.io/name"
 APP_NAME: Final = "k8sfutures"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from ...tls import Tls
+from ...values import dataclass
 from .labels import (
     ACCESS,
     BROKER_VOLUME,
@@ -302,17 +303,17 @@ def _has(item: object, key: str) -> bool:
 def broker_secret(
     name: str,
     pool: str,
-    owners: Sequence[Mapping[str, Any]],
+    owner: Mapping[str, Any],
     url: str,
     key: bytes,
     tls: Tls | None = None,
 ) -> dict[str, Any]:
-    """The Secret that pods of one start read; it goes when the last of its owners does.
+    """The Secret that a pod reads; it goes with the pod's Job.
 
     Args:
         name: its name.
         pool: the pool's.
-        owners: the Jobs, as the API returned them.
+        owner: its Job, as the API returned it.
         url: the broker's, as pods see it.
         key: signs messages.
         tls: for ``amqps://``.
@@ -320,21 +321,21 @@ def broker_secret(
     content = json.dumps(
         {"url": url, "key": key.hex(), **({} if tls is None else {"tls": tls.as_dict()})}
     )
-    return _secret(name, pool, owners, "Opaque", {BROKER_FILE: content})
+    return _secret(name, pool, owner, "Opaque", {BROKER_FILE: content})
 
 
 def registry_secret(
     name: str,
     pool: str,
-    owners: Sequence[Mapping[str, Any]],
+    owner: Mapping[str, Any],
     registry: tuple[str, str, str],
 ) -> dict[str, Any]:
-    """The Secret that nodes pull the image with.
+    """The Secret that a pod's node pulls the image with.
 
     Args:
         name: its name.
         pool: the pool's.
-        owners: the Jobs, as the API returned them.
+        owner: its Job, as the API returned it.
         registry: server, user and password.
     """
     server, user, password = registry
@@ -342,13 +343,13 @@ def registry_secret(
     entry = {"username": user, "password": password, "auth": token}
     content = json.dumps({"auths": {server: entry}})
     kind = "kubernetes.io/dockerconfigjson"
-    return _secret(name, pool, owners, kind, {".dockerconfigjson": content})
+    return _secret(name, pool, owner, kind, {".dockerconfigjson": content})
 
 
 def _secret(
     name: str,
     pool: str,
-    owners: Sequence[Mapping[str, Any]],
+    owner: Mapping[str, Any],
     kind: str,
     content: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -366,7 +367,6 @@ def _secret(
                     "name": owner["metadata"]["name"],
                     "uid": owner["metadata"]["uid"],
                 }
-                for owner in owners
             ],
         },
         "type": kind,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...config import Settings
+from ...values import dataclass
 from .api import KubeApi
 from .jobs import Jobs
 from .labels import CPU_IDS, POOL_NAME, SELECTOR

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from ...config import is_pool_name
+from ...values import dataclass
 from .capacity import Holding, Node
 from .placement import Size, why_not
 

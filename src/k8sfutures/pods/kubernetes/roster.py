@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from ...values import dataclass
 from .labels import Membership
 from .stories import State, Story, story_of
 

@@ -8,12 +8,12 @@ from typing import Any
 from ...address import parse_amqp_url
 from ...config import Settings
 from ...errors import SettingValueError
-from ...image import default_image
+from ...image_name import default_image
 from ...messages import Versions
-from .api import fields_of
 from .capacity import millicores, quantity, requests
 from .fields import check_fields
 from .labels import CONTAINER
+from .library import fields_of
 from .manifests import PodSpec
 from .placement import Size
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from ...values import dataclass
 from .labels import BROKER_VOLUME, CONTAINER, NODE
 from .timestamps import between
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from ...values import dataclass
 from .api import KubeApi
 from .capacity import Node, cpu_ids_of, read_nodes
 from .jobs import Jobs, has_ended

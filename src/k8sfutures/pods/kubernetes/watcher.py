@@ -10,10 +10,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ...errors import ClusterError
+from ...values import dataclass
 from .api import KubeApi, Watch
 from .labels import SELECTOR
 

@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from k8sfutures import K8sRabbitExecutor
 from k8sfutures.messages import INLINE_LIMIT
 from k8sfutures.serialization import split
+
+pytestmark = pytest.mark.timeout(60)
 
 SMALL = 100
 BIG = 400_000  # rows; a byte of each makes more than INLINE_LIMIT
@@ -141,12 +142,11 @@ def use_global() -> Any:
 
 
 @pytest.fixture(scope="module")
-def ex(cache):
-    with K8sRabbitExecutor(pods="local", pool="frames", startup_timeout=30) as running:
+def ex(cluster):
+    with cluster.executor(**cluster.data_settings()) as running:
         yield running
 
 
-@pytest.mark.broker
 class TestThereAndBack:
     @SIZES
     @ALL_KINDS

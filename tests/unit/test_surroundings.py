@@ -1,0 +1,89 @@
+"""What calls see of their client: as it travels, and what of it travels at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from k8sfutures.client_surroundings import surroundings_for
+from k8sfutures.config import Settings
+from k8sfutures.surroundings import Surroundings, unpack
+
+SECRET = Surroundings(["a"], None, None, {b"TOKEN": b"hunter2"}, {b"OTHER": b"hunter2"})
+
+
+def seen(pods, **settings):
+    return unpack(surroundings_for(Settings(**settings), pods))
+
+
+def test_they_come_back_whatever_bytes_the_names_of_files_have():
+    sent = Surroundings(["a", "\udc80", "\ud800", "½"], "\udcff.py", "/", {b"\xff": b"\xfe"}, {})
+    assert unpack(sent.pack()) == sent
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x90", b"\x01", SECRET.pack()[:-3]])
+def test_what_cannot_be_read_is_refused_and_not_shown(body):
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        unpack(body)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_no_variable_is_in_a_repr():
+    assert "hunter2" not in repr(SECRET)
+
+
+def test_what_pods_on_this_machine_get(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x.py", Path("y")])
+    monkeypatch.setenv("MODE", "fast")
+    monkeypatch.setenv("K8SFUTURES_RETRIES", "2")
+    for name in ("AMQP_URL", "SECRET", "TLS_KEY", "ENVIRONMENT", "POD_NAME", "NODE", "POD_CONFIG"):
+        monkeypatch.setenv(f"K8SFUTURES_{name}", "hunter2")
+    got = seen("local", environment={"LEVEL": "½"})
+    assert (got.argv, got.directory) == (["x.py", "y"], str(tmp_path))
+    assert got.main == getattr(sys.modules["__main__"], "__file__", None)
+    assert got.named == {b"LEVEL": "½".encode()}
+    assert got.own is not None
+    assert got.own[b"MODE"] == b"fast"
+    assert got.own[b"K8SFUTURES_RETRIES"] == b"2"
+    assert b"hunter2" not in got.own.values()
+
+
+def test_a_variable_without_a_name_is_left_out(monkeypatch):
+    monkeypatch.setitem(os.environ._data, b"", b"x")
+    own = seen("local").own
+    assert own is not None
+    assert b"" not in own
+
+
+def test_pods_elsewhere_get_what_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x.py"])
+    got = seen("kubernetes", environment={"LEVEL": "1"})
+    assert (got.argv, got.directory, got.own, got.named) == (["x.py"], None, None, {b"LEVEL": b"1"})
+
+
+@pytest.mark.parametrize(
+    ("url", "stays"),
+    [
+        (None, True),
+        ("amqp://127.0.0.1:5673", True),
+        ("amqp://[::1]/v", True),
+        ("amqp://localhost", True),
+        ("amqp://10.0.0.7", False),
+        ("amqps://broker.example", False),
+    ],
+)
+def test_the_environment_does_not_leave_the_machine(url, stays):
+    """Which it would on the way to a broker on another one, and to local pods there."""
+    assert (seen("local", amqp_url=url).own is not None) is stays
+
+
+def test_a_working_directory_that_is_gone(monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert seen("local").directory is None
