@@ -35,11 +35,11 @@ INTERRUPTED = """
     from journal import count, note
     from k8sfutures import K8sRabbitExecutor, interrupts, last_words
 
-    interrupts.PATIENCE = last_words.PATIENCE = 30.0  # whatever else the machine does
+    interrupts.PATIENCE = last_words.PATIENCE = 15.0  # whatever else the machine does
 
     def work(journal, n):
-        note(journal, f"start {n}")
         try:
+            note(journal, f"start {n}")
             time.sleep(60)
         except KeyboardInterrupt:
             note(journal, f"interrupted {n}")
