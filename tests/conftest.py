@@ -240,6 +240,13 @@ def make_executor(cluster: Cluster) -> Iterator[Callable[..., K8sRabbitExecutor]
 
 
 @pytest.fixture
+def one_machine(cluster: Cluster) -> None:
+    """For what only calls on this machine have: the folder and the environment of their program."""
+    if isinstance(cluster, OnKubernetes):
+        pytest.skip("calls on Kubernetes have neither the folder nor the environment of the client")
+
+
+@pytest.fixture
 def make_executor_on_one_pod(
     cluster: Cluster, make_executor: Callable[..., K8sRabbitExecutor]
 ) -> Iterator[Callable[..., K8sRabbitExecutor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from journal import Journal, note, wait_for_word
 
 from k8sfutures import WorkerCrashed
 
@@ -20,17 +22,24 @@ pytestmark = pytest.mark.timeout(60)
 THREADS = "OMP_NUM_THREADS"
 
 
-def slowly(function, *args):
-    """Calls a function, and gives the other processes time to have a call, too."""
-    value = function(*args)
-    time.sleep(0.05)
-    return os.getpid(), value
+def together(journal, function, *args):
+    """Calls a function once all other processes have a call, too."""
+    note(journal, "it is here")
+    wait_for_word(journal)
+    return (platform.node(), os.getpid()), function(*args)
 
 
 def everywhere(executor, cluster, function, *args):
-    """What a function returns in each CPU process, by process id."""
-    futures = [executor.submit(slowly, function, *args) for _ in range(cluster.slots)]
-    return dict(future.result() for future in futures)
+    """What a function returns in each CPU process, by machine or pod, and process id."""
+    journal = Journal(cluster.host)
+    try:
+        calls = [(journal.address, function, *args)] * cluster.slots
+        futures = [executor.submit(together, *call) for call in calls]
+        journal.nth(cluster.slots)
+        journal.give_word()
+        return dict(future.result(30) for future in futures)
+    finally:
+        journal.close()
 
 
 def only(values):
@@ -236,14 +245,13 @@ def test_time_zones_are_the_clients(make_executor, cluster):
         assert only(everywhere(west, cluster, hour).values()) == 19
 
 
-@pytest.mark.usefixtures("one_machine")
-def test_so_are_folders_for_temporary_files(make_executor, cluster, tmp_path):
+def test_so_are_folders_for_temporary_files(make_executor, cluster):
     """The standard library remembers the first that it was asked for."""
     plain = make_executor()
-    ex = make_executor(environment={"TMPDIR": str(tmp_path)})
+    ex = make_executor(environment={"TMPDIR": "/dev/shm"})  # there is one on any pod
     everywhere(plain, cluster, tempfile.gettempdir)
-    assert only(everywhere(ex, cluster, tempfile.gettempdir).values()) == str(tmp_path)
-    assert str(tmp_path) not in everywhere(plain, cluster, tempfile.gettempdir).values()
+    assert only(everywhere(ex, cluster, tempfile.gettempdir).values()) == "/dev/shm"
+    assert "/dev/shm" not in everywhere(plain, cluster, tempfile.gettempdir).values()
 
 
 def test_a_text_that_cannot_be_a_variable_is_refused(rabbitmq):
@@ -270,19 +278,29 @@ def logging_set_up():
     return tuple((len(one.handlers), one.propagate, one.disabled) for one in loggers)
 
 
-@pytest.mark.usefixtures("one_machine")
-def test_what_calls_set_up_of_logging_is_their_clients(make_executor, cluster, tmp_path, caplog):
+def text_of(file):
+    return Path(f"{file}.theirs").read_text()
+
+
+def remove(file):
+    for path in (file, f"{file}.theirs"):
+        Path(path).unlink(missing_ok=True)
+
+
+def test_what_calls_set_up_of_logging_is_their_clients(make_executor, cluster, caplog):
     one, two = make_executor(), make_executor()
-    file = tmp_path / "log"
-    everywhere(one, cluster, set_logging_up, str(file))
+    file = f"/tmp/k8sfutures-test-{os.getpid()}-{time.monotonic_ns()}"  # of each pod
+    everywhere(one, cluster, set_logging_up, file)
     caplog.clear()
     theirs = everywhere(two, cluster, logging_set_up)
     assert only(theirs.values()) == ((0, True, False),) * 3
     assert len([record for record in caplog.records if record.name == "theirs"]) == cluster.slots
-    assert not Path(f"{file}.theirs").read_text()
+    assert only(everywhere(two, cluster, text_of, file).values()) == ""
     mine = everywhere(one, cluster, logging_set_up)
     assert only(mine.values()) == ((1, True, False), (1, False, False), (0, True, True))
-    assert len(Path(f"{file}.theirs").read_text().splitlines()) == cluster.slots
+    texts = {pod: text for (pod, _), text in everywhere(one, cluster, text_of, file).items()}
+    assert sum(len(text.splitlines()) for text in texts.values()) == cluster.slots
+    everywhere(one, cluster, remove, file)
 
 
 # --- executors that calls make

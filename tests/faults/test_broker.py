@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import time
 
 import pytest
 from faults import travels, wait_for_end, wait_until, work
+from journal import Journal, note, wait_for_word
 
 from k8sfutures import BrokerRefused, CallCancelled, CallTimeout, session
 from k8sfutures.address import parse_amqp_url
@@ -23,14 +25,12 @@ def square(n):
 
 def say(journal, count, seconds):
     """Prints and logs, and notes in the journal when it has begun and when it is done."""
-    with journal.open("a") as file:
-        file.write("begun\n")
+    note(journal, "begun")
     for number in range(count):
         print("line", number)
         logging.getLogger("app").warning("record %d", number)
         time.sleep(seconds)
-    with journal.open("a") as file:
-        file.write("done\n")
+    note(journal, "done")
 
 
 @pytest.fixture
@@ -64,14 +64,11 @@ MUCH = 200_000
 
 
 def print_much(journal):
-    with journal.open("a") as file:
-        file.write("begun\n")
-    while not journal.with_name("go").exists():
-        time.sleep(0.01)
+    note(journal, "begun")
+    wait_for_word(journal)
     for number in range(MUCH):
         print("much", number)
-    with journal.open("a") as file:
-        file.write("done\n")
+    note(journal, "done")
 
 
 # --- connections
@@ -118,7 +115,7 @@ def test_what_calls_say_while_the_broker_is_away_comes_afterwards(
 ):
     """And so does what was on its way; that it is back is told, and that it was away, once each."""
     with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
-        talking = ex.submit(say, journal.path, 300, 0.005)
+        talking = ex.submit(say, journal.address, 300, 0.005)
         journal.wait_for("begun")
         wait_until(lambda: "record 20" in caplog.text)
         faulty_proxy.go_away()
@@ -142,11 +139,11 @@ def test_what_is_too_much_while_the_broker_is_away_is_counted(
     rabbitmq, faulty_proxy, journal, caplog, capfd
 ):
     with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
-        talking = ex.submit(print_much, journal.path)
+        talking = ex.submit(print_much, journal.address)
         journal.wait_for("begun")
         faulty_proxy.go_away()
         wait_until(lambda: "trying again" in caplog.text)
-        journal.path.with_name("go").touch()
+        journal.give_word()
         journal.wait_for("done")
         faulty_proxy.come_back()
         talking.result(30)
@@ -192,29 +189,25 @@ def test_a_broker_that_restarts_without_its_queues_loses_nothing(own, broker, ra
     assert len(journal.lines()) == 2, "it ran once"
 
 
-def linger_until(path, times):
-    with path.open("a") as file:
-        file.write("x")
-        attempt = file.tell()
+def linger_until(journal, times):
+    attempt = note(journal, "attempt")
     if attempt <= times:
         time.sleep(600)
     return attempt
 
 
 @pytest.mark.slow
-def test_limits_retries_and_cancellations_hold_while_the_broker_restarts(
-    own, broker, journal, tmp_path
-):
+def test_limits_retries_and_cancellations_hold_while_the_broker_restarts(own, broker, journal):
     """Limits end while nobody hears of it, and the client cancels what it cannot tell the pod."""
-    with own() as ex:
+    with contextlib.closing(Journal()) as attempts, own() as ex:
         assert ex.submit(square, 2).result() == 4
-        limited = ex.options(timeout=1).submit(work, journal.path, "limited", 600)
+        limited = ex.options(timeout=1).submit(work, journal.address, "limited", 600)
         journal.wait_for("start limited .*")
         if os.cpu_count() > 1:
-            cancelled = ex.submit(work, journal.path, "cancelled", 600)
+            cancelled = ex.submit(work, journal.address, "cancelled", 600)
             journal.wait_for("start cancelled .*")
         view = ex.options(timeout=0.5, retries=5, retry_on=CallTimeout)
-        again = view.submit(linger_until, tmp_path / "attempts", 2)
+        again = view.submit(linger_until, attempts.address, 2)
         broker.stop()
         if os.cpu_count() > 1:
             assert ex.cancel(cancelled, running=True)
@@ -228,7 +221,7 @@ def test_limits_retries_and_cancellations_hold_while_the_broker_restarts(
         travels(error)
         assert again.result(60) == 3
         # Every process is free again.
-        futures = [ex.submit(work, journal.path, str(n), 0.05) for n in range(20)]
+        futures = [ex.submit(work, journal.address, str(n), 0.05) for n in range(20)]
         assert [future.result(60) for future in futures] == [str(n) for n in range(20)]
     starts = [line.split()[1] for line in journal.lines() if line.startswith("start")]
     assert len(starts) == len(set(starts)), "no call ran twice"

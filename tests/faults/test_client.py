@@ -381,13 +381,12 @@ def test_a_client_that_is_stopped_for_longer_than_its_lease_goes_on_afterwards(
 
 LAPSING = """
     import sys
-    from pathlib import Path
-    from faults import work_until
+    from faults import work_until_word
     from k8sfutures import K8sRabbitExecutor, session
     session.LEASE = 3.0
-    pool, journal, until = sys.argv[1:]
+    pool, journal = sys.argv[1:]
     with K8sRabbitExecutor(pods="local", pool=pool) as ex:
-        future = ex.submit(work_until, Path(journal), "a", Path(until))
+        future = ex.submit(work_until_word, journal, "a")
         while not future.running():
             pass
         print("ready", flush=True)
@@ -397,16 +396,16 @@ LAPSING = """
 
 @pytest.mark.slow
 def test_the_lease_of_a_client_that_is_stopped_ends_while_its_connection_is_still_there(
-    rabbitmq, program, journal, with_support, tmp_path
+    rabbitmq, program, journal, with_support
 ):
-    running = program(LAPSING, rabbitmq.pool, journal.path, tmp_path / "now")
+    running = program(LAPSING, rabbitmq.pool, journal.address)
     running.wait_for("ready")
     process = int(journal.wait_for(r"start a (\d+)")[1])
     os.kill(running.pid, signal.SIGSTOP)
     assert wait_for_end(process, 15), "long before the broker misses a heartbeat"
     with rabbitmq.executor() as ex:
         assert list(ex.map(square, range(100))) == [n * n for n in range(100)], "the pod is free"
-    (tmp_path / "now").touch()
+    journal.give_word()
     os.kill(running.pid, signal.SIGCONT)
     assert running.say() == "a 8"
     assert running.end()[0] == 0

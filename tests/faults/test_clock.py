@@ -74,10 +74,11 @@ def test_a_client_and_its_pods_work_while_the_clock_jumps(monkeypatch, step):
 PROGRAM = """
     import struct, sys, time
     from pathlib import Path
-    from faults import Journal, work
+    from faults import work
+    from journal import count
     from k8sfutures import CallTimeout, K8sRabbitExecutor
 
-    pool, clock, journal = sys.argv[1], Path(sys.argv[2]), Journal(Path(sys.argv[3]))
+    pool, clock, journal = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 
     def now():
         return time.time()
@@ -89,9 +90,11 @@ PROGRAM = """
     with K8sRabbitExecutor(pods="local", pool=pool) as ex:
         assert type(time.time).__name__ == "function", "not Python's own"
         for days in (1, -1, 400, -400, 0):
-            running = ex.submit(work, journal.path, f"running {days}", 0.5)
+            before = count(journal)
+            running = ex.submit(work, journal, f"running {days}", 0.5)
             limited = ex.options(timeout=0.3).submit(time.sleep, 600)
-            journal.wait_for(f"start running {days} .*")
+            while count(journal) == before:
+                time.sleep(0.01)
             jump(days)
             assert abs(ex.submit(now).result() - time.time()) < 1000
             assert running.result(30) == f"running {days}"
@@ -112,6 +115,6 @@ def test_local_pods_and_their_client_work_while_the_clock_of_their_processes_jum
     folder = Path(__file__).parents[2] / "benchmarks" / "chaos" / "clock"
     path = [str(folder), str(Path(faults.__file__).parent)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
-    code, out, error = program(PROGRAM, rabbitmq.pool, clock, journal.path).end()
+    code, out, error = program(PROGRAM, rabbitmq.pool, clock, journal.address).end()
     assert (code, out) == (0, "done\n"), error
     assert len(journal.lines()) == 10, "each ran once"

@@ -198,7 +198,7 @@ def test_a_process_that_was_ready_takes_the_place_of_one_that_has_ended(cluster,
         if how == "crash":
             ended = ex.submit(killed(signal.SIGKILL)).exception(30).pid
         else:
-            future = ex.options(timeout=1).submit(work, journal.path, "a", 60)
+            future = ex.options(timeout=1).submit(work, journal.address, "a", 60)
             ended = int(journal.wait_for(r"start a (\d+)")[1])
             if how == "cancel":
                 assert ex.cancel(future, running=True)
