@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from .control import Plan
+from .errors import MessageError, PodMismatch
 from .messages import Hello, Versions
+
+
+def another_protocol(pool: str, error: MessageError) -> PodMismatch:
+    """What an executor is broken by whose pods speak another protocol.
+
+    Args:
+        pool: name of theirs.
+        error: says which.
+    """
+    return PodMismatch(
+        f"the pods of pool {pool!r} speak {error}: they run another version of k8sfutures; build "
+        "their image again (k8sfutures image build), or use another pool (setting pool)"
+    )
 
 
 def mismatch_of(plan: Plan, ours: Versions, name: str, message: Hello) -> str:

@@ -40,6 +40,11 @@ class Outages:
         self.blocked: str | None = None
         """Why it takes no messages, if so."""
 
+    @property
+    def blocked_in_words(self) -> str:
+        """That it takes no messages, to be added to a sentence; "" where it does."""
+        return f"; the broker accepts no messages ({self.blocked})" if self.blocked else ""
+
     def connecting(self, address: str, now: float) -> None:
         """A first connection is tried, to this address (without a password)."""
         self._address = address

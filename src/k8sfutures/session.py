@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from . import scheduler_events as core
-from .admission import mismatch_of
+from .admission import another_protocol, mismatch_of
 from .arrivals import Arrivals
 from .attached import GRACE, AttachedPod
 from .blobs import Blobs
@@ -98,8 +98,7 @@ class Session:
         self._link: ClientLink | None = None
         self._pods: dict[str, AttachedPod] = {}
         self._queueing = Queueing()
-        self.leavers: set[str] = set()
-        """Pods that end calls of ours, which we have left."""
+        self.leavers: set[str] = set()  # pods that end calls of ours, which we have left
         self._outages = Outages(plan.startup_timeout)
         self._filters = packed_filters()  # those of the thread that made the executor
         self._drops, self._nesting = Drops(), Nesting(plan.within, plan.pool)
@@ -180,8 +179,7 @@ class Session:
         if self._outages.error is not None:
             return self._outages.error
         hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
-        if self._outages.blocked:
-            hint += f"; the broker accepts no messages ({self._outages.blocked})"
+        hint += self._outages.blocked_in_words
         hint += f"; {self.news}" if self.news else ""
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
@@ -317,11 +315,7 @@ class Session:
         if said := self._drops.note(str(error), time.monotonic()):
             logger.warning("%s", said)
         if error.protocol is not None and not self._pods:
-            yield PodMismatch(
-                f"the pods of pool {self._plan.pool!r} speak {error}: they run another version of "
-                "k8sfutures; build their image again (k8sfutures image build), or use another "
-                "pool (setting pool)"
-            )
+            yield another_protocol(self._plan.pool, error)
 
     def _results(self, name: str, message: Results, size: int) -> Iterator[Notice]:
         pod = self._pods.get(name)

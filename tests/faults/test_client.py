@@ -33,7 +33,9 @@ def with_support(monkeypatch):
 INTERRUPTED = """
     import atexit, os, sys, threading, time
     from journal import count, note
-    from k8sfutures import K8sRabbitExecutor
+    from k8sfutures import K8sRabbitExecutor, interrupts, last_words
+
+    interrupts.PATIENCE = last_words.PATIENCE = 15.0  # whatever else the machine does
 
     def work(journal, n):
         try:
@@ -122,7 +124,8 @@ def test_ctrl_c_ends_the_program_and_its_calls(rabbitmq, program, journal, with_
     assert sum(numbers) in ({10, 20} if where == "map" else {10})
     assert code == -signal.SIGINT
     said = sorted(line.partition(" | ")[2] for line in out.splitlines() if " | " in line)
-    assert said == ["tidied up 0", "tidied up 1"][: rabbitmq.slots], "what they print is not lost"
+    assert len(said) == rabbitmq.slots, "what they print is not lost"
+    assert all(line.startswith("tidied up ") for line in said)
     if where == "the interpreter's exit":
         assert error.splitlines() == told, "Python cannot raise anything there"
         assert out.endswith("the end\n"), "what is registered for the end of the program is done"

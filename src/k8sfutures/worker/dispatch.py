@@ -235,11 +235,7 @@ class Dispatcher(Assignment):
                 slot.retiring = True
             elif (name in slot.functions or name in slot.blobs) and not slot.retiring:
                 self._out.append(Feed(slot.cpu_id, [(LEAVE, name)], []))
-            slot.functions.pop(name, None)
-            slot.blobs.pop(name, None)
-            slot.reporting.pop(name, None)
-            slot.initialized.discard(name)
-            slot.ran.pop(name, None)
+            slot.forget(name)
             self._retire_if_due(slot)
         self._left(client)
         self._feed()

@@ -262,6 +262,14 @@ class Slot:
     ending: Ending | None = None  # what its process is being ended for
     waits: bool = False  # its process starts nothing before it hears `GO_ON`
 
+    def forget(self, client: str) -> None:
+        """Its process has nothing of this client any more, or is told so."""
+        self.functions.pop(client, None)
+        self.blobs.pop(client, None)
+        self.reporting.pop(client, None)
+        self.initialized.discard(client)
+        self.ran.pop(client, None)
+
     def reporting_for(self, client: Client) -> list[tuple[Any, ...]]:
         """The frame that says what a client wants to hear, if the process has not been told."""
         if self.reporting.get(client.name) is client.reporting:
