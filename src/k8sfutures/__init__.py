@@ -1,9 +1,11 @@
 """``ProcessPoolExecutor``, but the processes are the CPUs of a Kubernetes cluster.
 
-from k8sfutures import K8sRabbitExecutor
+Use::
 
-with K8sRabbitExecutor() as ex:
-results = list(ex.map(simulate, parameters))
+    from k8sfutures import K8sRabbitExecutor
+
+    with K8sRabbitExecutor() as ex:
+        results = list(ex.map(simulate, parameters))
 """
 
 from __future__ import annotations

@@ -13,6 +13,19 @@ from .values import dataclass
 _BARE: Final = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}(/[A-Za-z0-9._%-]*)?")
 """A host and a port without a scheme; nothing in it can be a password."""
 
+_RANGES: Final = {
+    "blocked_connection_timeout": (1, 86_400),
+    "channel_max": (1, 65_535),
+    "connection_attempts": (1, 1_000),
+    "frame_max": (4_096, 131_072),
+    "heartbeat": (0, 65_535),
+    "retry_delay": (0, 86_400),
+    "socket_timeout": (1, 86_400),
+    "stack_timeout": (1, 86_400),
+}
+"""Options of pika's that are numbers. Of those, `amqp` sets most itself: they must not be wrong."""
+_WHOLE: Final = {"channel_max", "connection_attempts", "frame_max", "heartbeat"}
+
 _DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
 
@@ -89,6 +102,34 @@ def parse_amqp_url(url: str) -> BrokerAddress:
         virtual_host=unquote(vhost) or "/",
         options=options,
     )
+
+
+def check_options(address: BrokerAddress) -> None:
+    """Refuse options that pika would refuse, before a thread meets them.
+
+    Args:
+        address: whose.
+
+    Raises:
+        ValueError: an option is unknown, there twice, or out of range.
+    """
+    options = address.options
+    for name, value in options:
+        if name in _RANGES:
+            least, most = _RANGES[name]
+            try:
+                fits = least <= float(value) <= most
+            except ValueError:
+                fits = False
+            if not fits or (name in _WHOLE and not value.isdecimal()):
+                words = f"an AMQP URL has {name}={value}: a number from {least} to {most} is wanted"
+                raise ValueError(words)
+        elif name not in {"locale", "tcp_options"}:
+            known = ", ".join(sorted({*_RANGES, "locale", "tcp_options"}))
+            raise ValueError(f"an AMQP URL has no option {name!r}; it may have {known}")
+    names = [name for name, _ in options]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"an AMQP URL has option {min(twice)!r} more than once")
 
 
 def _read(url: str) -> tuple[SplitResult, str | None, int | None] | None:

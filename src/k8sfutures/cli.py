@@ -102,11 +102,16 @@ def _pods_list(_: argparse.Namespace) -> int:
 
 def _pods_stop(options: argparse.Namespace) -> int:
     stopped = stop_local_pods(options.pool)
-    print(
-        f"asked {cli_pool.counted(len(stopped), 'local pod')} to end"
-        if stopped
-        else "no local pods run"
-    )
+    if stopped:
+        print(f"asked {cli_pool.counted(len(stopped), 'local pod')} to end")
+    elif others := sorted({pod.pool for pod in local_pods()}):
+        pools = ", ".join(others)
+        print(
+            f"k8sfutures: there is no pool {options.pool} here; there are: {pools}", file=sys.stderr
+        )
+        return 1
+    else:
+        print("no local pods run")
     return 0
 
 

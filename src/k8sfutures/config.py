@@ -28,7 +28,7 @@ from types import ModuleType, UnionType
 from typing import Any, Final, Literal
 
 from ._version import __version__
-from .address import parse_amqp_url, without_password
+from .address import check_options, parse_amqp_url, without_password
 from .environment import PREFIX, warn_of_strange_variables
 from .errors import SettingTypeError, SettingValueError
 from .setting_values import are_variables, copied, is_amount, is_text
@@ -123,7 +123,8 @@ class Settings:
 
 
 def _is_amqp_url(url: str) -> bool:
-    return bool(parse_amqp_url(url))  # Or its ValueError, which says more than False.
+    check_options(parse_amqp_url(url))  # Or its ValueError, which says more than False.
+    return True
 
 
 def _names_to_ship(entries: Sequence[object]) -> list[str]:

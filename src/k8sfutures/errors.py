@@ -11,7 +11,7 @@ The tree::
     ├── ClusterError                              the Kubernetes API cannot do what was asked
     ├── CallTimeout (TimeoutError)                one call ran for longer than its `timeout`
     ├── CallCancelled (CancelledError)            one call was cancelled while it ran
-    └── ExecutorBroken (BrokenProcessPool)        the executor can run nothing any more
+    ├── ExecutorBroken (BrokenProcessPool)        the executor can run nothing any more
     │   ├── BrokerNotInstalled                    no rabbitmq-server for the local broker
     │   ├── BrokerUnreachable                     nobody answers at the broker's address
     │   ├── BrokerRefused                         the broker refused the credentials, or a right

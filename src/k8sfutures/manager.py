@@ -46,12 +46,13 @@ from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received
 from .losses import Losses
 from .map_table import MapTable
 from .messages import RESULT, Call, Cancel, Group
+from .outages import NEVER
 from .outcomes import broken_by, failure_of, loaded, once_more, stand_alone, thread_died
 from .output import Heard, Printer
 from .pods import CpusHeld, Credentials, PodEnded, PodEvent, PodsFailed, StartupNews
 from .provisioning import Provisioner
 from .scheduler import Scheduler
-from .session import NEVER, Notice, Session
+from .session import Notice, Session
 
 logger = logging.getLogger(__name__)
 
@@ -194,8 +195,8 @@ class Manager(Intake):
             case LinkUp():
                 self._session.up(time.monotonic())
             case LinkDown():
-                if self._session.down(event.error):
-                    self._provisioner.want_broker()
+                self._session.down(event.error)
+                self._provisioner.want_broker()  # each time: one that was started may end again
             case LinkFailed():
                 self._break(broken_by("connection", event.error))
             case _:

@@ -17,6 +17,9 @@ QUIET: Final = 5.0
 """Seconds that a first connection may take before the user is told that we wait. Should it fail in
 the end, the exception says why; to say the same here would be to say it twice."""
 
+RETURN: Final = 15.0
+"""Seconds that pods have to find the broker again after it was away."""
+
 NEVER: Final = float("inf")
 
 

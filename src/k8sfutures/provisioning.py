@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
+from typing import Final
 
 from .errors import BrokerUnreachable, ExecutorBroken
 from .outcomes import thread_died
@@ -16,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 class _Broker:
     """The broker is to be looked after."""
+
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks for a broker that is away."""
 
 
 class _End:
@@ -34,6 +40,8 @@ class Provisioner:
     def __init__(self, source: PodSource, emit: Callable[[PodEvent], None], name: str) -> None:
         self._source = source
         self._emit = emit
+        self._look_again_at = 0.0
+        self._told = False  # that the broker cannot be started
         self._wanted: queue.SimpleQueue[Need | _Broker | _End] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._run, name=f"k8sfutures provisioning {name}", daemon=True
@@ -103,12 +111,19 @@ class Provisioner:
             self._source.watch(self._emit)
 
     def _look_for_broker(self, known: Credentials) -> None:
+        if time.monotonic() < self._look_again_at:
+            return  # we are asked again as long as it is away
         try:
             found = self._source.credentials()
         except ExecutorBroken as error:
-            # The link goes on trying: somebody else may bring it back.
-            logger.warning("the broker is gone, and cannot be started: %s", error)
+            # The link goes on trying, and so do we: somebody else may bring it back.
+            if not self._told:
+                logger.warning("the broker is gone, and cannot be started: %s", error)
+            self._told = True
             return
+        finally:
+            self._look_again_at = time.monotonic() + LOOK_EVERY
+        self._told = False
         if found != known:
             raise BrokerUnreachable(
                 "the broker was ended, and the one that runs now has another address or password; "

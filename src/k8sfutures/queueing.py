@@ -70,7 +70,8 @@ def _words(pods: int, cpus: Counter[str], left: dict[str, float]) -> str:
     # Those that do not answer come first: the wait is for them.
     order = sorted(cpus, key=lambda client: (client not in left, -cpus[client]))
     named = [_one(client, cpus[client], left.get(client)) for client in order[:NAMED]]
-    return f"calls wait: {all_of_them} of {where} work for {others}: {'; '.join(named)}"
+    work = "work" if cpus.total() > 1 else "works"
+    return f"calls wait: {all_of_them} of {where} {work} for {others}: {'; '.join(named)}"
 
 
 def _one(client: str, cpus: int, left: float | None) -> str:

@@ -46,7 +46,7 @@ from .messages import (
     Yield,
 )
 from .nesting import Nesting
-from .outages import Outages
+from .outages import NEVER, RETURN, Outages
 from .outcomes import initializer_failure
 from .output import Heard
 from .pods import CpusHeld, Credentials, PodEnded, StartupNews
@@ -63,12 +63,6 @@ user's should keep the manager thread; a client that is gone is noticed sooner, 
 RENEW_EVERY: Final = 1.0
 """Seconds between signs of life to each pod. They come back where a pod is gone, so this is
 also how soon a loss is noticed that nobody reports."""
-
-RETURN: Final = 15.0
-"""Seconds that pods have to find the broker again after it was away."""
-
-NEVER: Final = float("inf")
-
 
 Notice = core.Event | Heard | ExecutorBroken
 """For the scheduler; to be shown; or the reason why nothing can go on."""
@@ -224,7 +218,8 @@ class Session:
 
     def leave(self, signal: int) -> None:
         """Tell the pods to drop our work, and to end what runs with a signal if it is not 0."""
-        self.leavers = {pod for pod in self._pods if self._scheduler.in_flight(pod)}
+        there = () if self._outages.error is not None else self._pods
+        self.leavers = {pod for pod in there if self._scheduler.in_flight(pod)}
         self._broadcast(Detach(signal))
 
     def last_words(self, body: bytes) -> Heard | None:
@@ -237,7 +232,9 @@ class Session:
         if isinstance(message, Left):
             self.leavers.discard(sender)
         elif isinstance(message, Printed) and (pod := self._pods.get(sender)):
-            return Heard(sender, message.lines) if pod.arrivals.printed(message.number) else None
+            # What is missing before it was not for us any more, and does not come again.
+            new = pod.arrivals.printed(message.number) is not False
+            return Heard(sender, message.lines) if new else None
         return None
 
     def close(self, timeout: float) -> None:
@@ -341,7 +338,7 @@ class Session:
         new = pod.arrivals.printed(message.number)
         if new:
             yield Heard(name, message.lines)
-            if self._scheduler.is_draining(name):
+            if self._scheduler.is_draining(name) and not self._scheduler.in_flight(name):
                 self._confirm(name)
         elif new is None and not pod.asked:
             self._ask(pod)
@@ -435,7 +432,8 @@ class Session:
                 self._demand.ask()
         else:
             logger.info("%s", ended.reason)
-            self._demand.freed()
+            if not ended.failed:  # else the next one would fail alike
+                self._demand.freed()
 
     def _gone(self, name: str, reason: str, *, explained: bool = True) -> Iterator[Notice]:
         if self._pods.pop(name, None) is None:

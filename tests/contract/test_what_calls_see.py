@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from faults import wait_until
 from journal import Journal, note, wait_for_word
 
 from k8sfutures import WorkerCrashed
@@ -180,6 +181,20 @@ def test_what_calls_change_of_it_stays_for_their_client_alone(make_executor, clu
     assert only(everywhere(one, cluster, os.getenv, "GIVEN").values()) is None
 
 
+def replace_environment(name, value):
+    os.environ = {**os.environ, name: value}  # noqa: B003  # not what one should do, but it is done
+
+
+def test_an_environment_that_a_call_puts_in_the_place_of_its_own_is_nobody_elses(
+    make_executor, cluster
+):
+    one = make_executor(environment={"GIVEN": "one"})
+    two = make_executor(environment={"GIVEN": "two"})
+    everywhere(one, cluster, replace_environment, "MADE", "by a call")
+    assert only(everywhere(two, cluster, os.getenv, "MADE").values()) is None
+    assert only(everywhere(two, cluster, os.getenv, "GIVEN").values()) == "two"
+
+
 @pytest.mark.usefixtures("one_machine")
 def test_local_calls_have_the_environment_of_their_program(make_executor, cluster, monkeypatch):
     """As it is when the executor is made; not that of the program which has started the pod."""
@@ -294,7 +309,8 @@ def test_what_calls_set_up_of_logging_is_their_clients(make_executor, cluster, c
     caplog.clear()
     theirs = everywhere(two, cluster, logging_set_up)
     assert only(theirs.values()) == ((0, True, False),) * 3
-    assert len([record for record in caplog.records if record.name == "theirs"]) == cluster.slots
+    # Records come on a thread of their own.
+    wait_until(lambda: [one.name for one in caplog.records].count("theirs") >= cluster.slots)
     assert only(everywhere(two, cluster, text_of, file).values()) == ""
     mine = everywhere(one, cluster, logging_set_up)
     assert only(mine.values()) == ((1, True, False), (1, False, False), (0, True, True))

@@ -300,6 +300,46 @@ def test_after_an_exception_in_the_with_block_calls_are_finished(rabbitmq, journ
     assert len(journal.lines()) == 40
 
 
+LAST_WORDS = """
+    import sys, time
+    from journal import note
+    from k8sfutures import K8sRabbitExecutor
+
+    def work(journal):
+        try:
+            note(journal, "start")
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("tidied up")
+            raise
+
+    def short(n):
+        time.sleep(0.002)
+
+    pool, journal = sys.argv[1:]
+    with K8sRabbitExecutor(pods="local", pool=pool) as ex:
+        ex.submit(work, journal)
+        futures = [ex.submit(short, n) for n in range(20_000)]
+        while not futures[100].done():
+            time.sleep(0.01)
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a CPU beside a busy one")
+def test_results_that_are_on_their_way_at_a_ctrl_c_hide_no_last_words(
+    rabbitmq, program, journal, with_support
+):
+    running = program(LAST_WORDS, rabbitmq.pool, journal.address)
+    running.wait_for("ready")
+    journal.wait_for("start")
+    running.interrupt()
+    code, out, _ = running.end()
+    assert code == -signal.SIGINT
+    assert [line.partition(" | ")[2] for line in out.splitlines()] == ["tidied up"]
+
+
 # --- a client that is killed, or stopped for longer than its lease
 
 BUSY = """

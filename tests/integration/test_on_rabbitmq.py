@@ -234,7 +234,16 @@ def test_a_connection_that_breaks_loses_nothing(rabbitmq, proxy):
         assert len(rabbitmq.pids()) == 1
 
 
-@pytest.mark.parametrize("how", ["killed", "stopped"])
+def wait_for_another_broker(before):
+    """Wait until another one is being started; which may not accept connections yet."""
+    deadline = time.monotonic() + 30
+    while (status := local_broker_status()) is None or status.pid == before.pid:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return status
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped", "stopped twice"])
 def test_a_local_broker_that_is_gone_comes_back_and_nothing_is_lost(how, tmp_path, monkeypatch):
     monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path))
     ensure_local_broker()
@@ -246,6 +255,9 @@ def test_a_local_broker_that_is_gone_comes_back_and_nothing_is_lost(how, tmp_pat
             if how == "killed":
                 os.kill(before.pid, signal.SIGKILL)
             else:
+                stop_local_broker()
+            if how == "stopped twice":  # the second time before the client has found it again
+                wait_for_another_broker(before)
                 stop_local_broker()
             futures += [ex.submit(square, n) for n in range(100)]
             expected = [*range(300), *(n * n for n in range(100))]

@@ -152,7 +152,7 @@ def test_it_has_this_very_code_and_the_clients_versions(container):
 def test_all_that_a_pod_imports_is_compiled(container):
     program = (
         "import json, sys, dill, tblib.pickling_support, iniconfig, asyncio, sqlite3, csv;"
-        "import k8sfutures.amqp, k8sfutures.worker.__main__, k8sfutures.worker.zygote;"
+        "import k8sfutures.worker.__main__, k8sfutures.worker.program, k8sfutures.worker.zygote;"
         "cached = {n: m.__spec__.cached for n, m in list(sys.modules.items())"
         " if getattr(m, '__spec__', None) and m.__spec__.has_location"
         " and (m.__spec__.origin or '').endswith('.py')"

@@ -496,6 +496,17 @@ class TestAmqpUrl:
         with pytest.raises(ValueError, match=r"AMQP URL|host or port"):
             parse_amqp_url(url)
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            *("x=y", "heartbeat=abc", "heartbeat=-5", "heartbeat=1.5", "heartbeat=5&heartbeat=6"),
+            *("socket_timeout=0", "socket_timeout=nan", "frame_max=1", "frame_max=1000000"),
+        ],
+    )
+    def test_options_that_pika_would_refuse_later(self, options: str) -> None:
+        with pytest.raises(SettingValueError, match=options.split("=", maxsplit=1)[0]):
+            load_settings({"amqp_url": f"amqp://h/v?{options}"})
+
     def test_safe(self) -> None:
         address = parse_amqp_url("amqps://a%40:pw@[::1]:9/c%2Fd?cert=pw")
         assert address.safe == "amqps://a%40@[::1]:9/c%2Fd"

@@ -34,6 +34,14 @@ def test_one_that_was_killed_as_it_started(zygote):
     assert str(died) == "signal 9 has ended the zygote of the CPU processes"
 
 
+def test_where_python_cannot_wait_for_the_end_of_one_process(monkeypatch):
+    """As in builds of it against an old C library, and on kernels before 5.3."""
+    monkeypatch.delattr(os, "pidfd_open")
+    handle = ZygoteHandle(*fork_zygote())
+    handle.close()
+    assert handle._child.wait(0) == 0
+
+
 def test_one_that_ended_by_itself(zygote):
     zygote.control.shutdown(1)  # as if the agent were gone
     select.select([zygote.control], [], [], 10)

@@ -6,11 +6,15 @@ gets its CPU processes ready while its agent imports what it takes to reach the 
 
 from __future__ import annotations
 
+import os
+
 from .parentage import fork_zygote
 
 
 def main() -> None:
     """Run one pod until it ends itself or is told to."""
+    # What whoever started us has left open, such as a lock of the program's, is nobody's here.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     parentage = fork_zygote()
     from .processes import ZygoteHandle
     from .program import run

@@ -91,6 +91,7 @@ class Assignment:
         token = self._next_token + len(rows)
         self._next_token = token if token <= LAST_TOKEN else 1
         client.slots.add(slot.cpu_id)
+        client.given += 1
         frames = self._go_on(slot) + slot.reporting_for(client)
         known = slot.functions.get(client.name)
         if known is None:

@@ -74,6 +74,8 @@ class Client:
         self.limit = 0
         self.group = 0
         self._waits_since: float | None = None
+        self._given_then = 0
+        self.given = 0  # how often a process was given work of it
         self.gone = False
         self.leaving = False  # gone, but what its calls say as they end is for it still
         self.failed = False  # its initializer raised
@@ -108,8 +110,8 @@ class Client:
         if self.slots or not self.queue:
             self._waits_since = None
             return 0.0
-        if self._waits_since is None:
-            self._waits_since = now
+        if self._waits_since is None or self._given_then != self.given:
+            self._waits_since, self._given_then = now, self.given
         return now - self._waits_since
 
     def finish(self, call: Call, item: int, status: int, micros: int, body: bytes) -> None:

@@ -25,7 +25,7 @@ class Occupancy:
     def __init__(self, slots: Mapping[int, Slot], clients: Mapping[str, Client]) -> None:
         self._slots = slots
         self._clients = clients
-        self._since: dict[str, float] = {}
+        self._since: dict[tuple[str, int], float] = {}
 
     @property
     def is_scarce(self) -> bool:
@@ -51,13 +51,13 @@ class Occupancy:
         holders = Counter(client.name for client in clients if client and not client.gone)
         is_full = holders.total() == len(self._slots)
         waiting = [
-            name
+            (name, client.given)
             for name, client in self._clients.items()
             if is_full and client.may_start and not client.failed and name not in holders
         ]
-        self._since = {name: self._since.get(name, now) for name in waiting}
+        self._since = {one: self._since.get(one, now) for one in waiting}
         return {
             name: dict(holders.most_common())
-            for name, since in self._since.items()
+            for (name, _), since in self._since.items()
             if now - since >= WAIT
         }

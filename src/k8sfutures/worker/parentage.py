@@ -51,7 +51,8 @@ class Forked:
         self._end: int | None = None  # a descriptor that is readable once it has ended
         # Before Linux 5.3 there is none, and `wait` has no timeout: it is called for a zygote whose
         # control socket is closed, which ends by that.
-        with contextlib.suppress(OSError):
+        # Nor does every build of Python have the function.
+        with contextlib.suppress(OSError, AttributeError):
             self._end = os.pidfd_open(pid)
 
     def wait(self, timeout: float | None = None) -> int:

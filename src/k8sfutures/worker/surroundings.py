@@ -46,6 +46,7 @@ class Stage:
     """See the module's text."""
 
     def __init__(self) -> None:
+        self._environ, self._environb = os.environ, os.environb
         self._variables = variables()
         self._argv = sys.argv
         self._path = list(sys.path)
@@ -58,6 +59,7 @@ class Stage:
             left: what `leave` has returned for it, or None when its first call is next.
         """
         place = self._first(wanted) if left is None else left
+        os.environ, os.environb = self._environ, self._environb  # a call may have put others there
         _set_variables(place.variables)
         sys.argv = place.argv
         sys.path[:] = place.path

@@ -887,11 +887,13 @@ class CreatingApi(RecordingApi):
         return self.created.count("Job") < self.enough
 
 
-def started(api: CreatingApi, count: int) -> dict[str, str]:
+def started(
+    api: CreatingApi, count: int, registry: tuple[str, str, str] | None = None
+) -> dict[str, str]:
     return Jobs(api, "p").start(  # type: ignore[arg-type]
         PodSpec(pool="p", shape={}, image="i", warm_for=1),
         [Placement(f"node-{n}", (0,), 1000, 0) for n in range(count)],
-        Access("amqp://u:p@h/", bytes(32), None),
+        Access("amqp://u:p@h/", bytes(32), registry),
         pool_cpus=0,
         is_dead=lambda _uid: False,
         wanted=api.wanted,
@@ -903,6 +905,51 @@ def test_pods_that_are_wanted_get_a_job_each_and_each_job_a_secret() -> None:
     assert len(started(api, 3)) == 3
     assert sorted(api.created) == ["Job"] * 3 + ["Secret"] * 3
     assert api.deleted == []
+
+
+REFUSED = ClusterError('Operation cannot be fulfilled on resourcequotas "q"', status=409)
+
+
+class RefusingApi(CreatingApi):
+    """A cluster whose quota refuses so many Secrets with a conflict."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(1000)
+        self.times = times
+
+    def create(self, path: str, body: Json) -> Json:
+        if body["kind"] == "Secret" and self.times:
+            self.times -= 1
+            raise REFUSED
+        return super().create(path, body)
+
+
+def test_a_secret_that_a_quota_refuses_for_others_at_that_moment_is_tried_again() -> None:
+    api = RefusingApi(1)
+    assert len(started(api, 1)) == 1
+    assert api.created == ["Job", "Secret"]
+
+
+def test_a_job_whose_secret_is_refused_is_removed_and_the_reason_told() -> None:
+    api = RefusingApi(2)
+    with pytest.raises(ClusterError, match="resourcequotas"):
+        started(api, 1)
+    assert api.created == ["Job"]
+    assert len(api.deleted) == 1
+
+
+def test_nodes_find_the_secret_that_they_pull_with_before_they_want_it() -> None:
+    """The other one is mounted first: a pod that has it pulls its image next."""
+    api = CreatingApi(1000)
+    made: list[str] = []
+
+    def create(path: str, body: Json) -> Json:
+        made.append(body.get("type", body["kind"]))
+        return CreatingApi.create(api, path, body)
+
+    api.create = create  # type: ignore[method-assign]
+    started(api, 1, REGISTRY)
+    assert made == ["Job", "kubernetes.io/dockerconfigjson", "Opaque"]
 
 
 @pytest.mark.parametrize("enough", [0, 1, 2])

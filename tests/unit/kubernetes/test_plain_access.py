@@ -7,6 +7,7 @@ import itertools
 import ssl
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,34 @@ def test_kubernetes_client_is_not_imported_for_a_plain_kubeconfig(tmp_path: Path
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert said.stdout.split() == [b"False", b"True"], said.stderr.decode()
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object) -> None:
+        raise ValueError("Invalid header value b'Bearer SECRET'")  # as http.client does
+
+    api = KubeApi(written(tmp_path, kubeconfig({"server": "https://127.0.0.1:1"}, {})))
+    monkeypatch.setattr(api._transport, "request", refuse)
+    with pytest.raises(ClusterError, match="a token, or another part") as raised:
+        api.list("/api/v1/nodes")
+    assert "SECRET" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_the_newline_that_a_block_of_yaml_ends_with_is_no_part_of_a_token(tmp_path: Path) -> None:
+    user = {"token": "abc\n"}
+    found = plain_kubeconfig(
+        written(tmp_path, kubeconfig({"server": "https://k8s.example"}, user)), None
+    )
+    assert found is not None
+    assert found.token == "abc"
+
+
+def test_the_file_of_a_token_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
+    whole = kubeconfig({"server": "https://k8s.example"}, {"tokenFile": "missing"})
+    with pytest.raises(ClusterError, match="missing"):
+        KubeApi(written(tmp_path, whole))
 
 
 # --- service accounts

@@ -169,6 +169,11 @@ class KubeApi:
             response = self._transport.request(method, path, given, body, read_timeout)
         except self.failures as error:
             raise self.unreachable(error) from error
+        except ValueError:  # whose text may be what cannot be sent: a token
+            raise ClusterError(
+                f"the Kubernetes API at {self.server} ({self.origin}) was not asked: a token, or "
+                "another part of the request, has characters that HTTP does not allow there"
+            ) from None
         self.time = of_header(response.headers.get("Date")) or self.time
         if not 200 <= response.status <= 299:
             raise self._refused(method, path, response)

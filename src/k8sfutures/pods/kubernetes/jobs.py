@@ -118,14 +118,18 @@ class Jobs:
                 return
             try:
                 one = self._create(body, is_dead)
-                if wanted():
-                    self._tell(one, secret, pull_secret, access)
-                created.append(one)
             except ClusterError as error:
                 if error.status == CONFLICT:
                     others.append(body["metadata"]["name"])
                 else:
                     problems.append(error)
+                return
+            try:
+                if wanted():
+                    self._tell(one, secret, pull_secret, access)
+                created.append(one)
+            except ClusterError as error:
+                problems.append(error)
 
         _in_parallel(make, placements)
         if not wanted():
@@ -162,15 +166,24 @@ class Jobs:
         """
         path = f"/api/v1/namespaces/{self._api.namespace}/secrets"
         try:
-            self._api.create(
-                path, broker_secret(secret, self._pool, owner, access.url, access.key, access.tls)
-            )
+            # First: a kubelet pulls once it has the other one.
             if pull_secret is not None and access.registry is not None:
                 body = registry_secret(pull_secret, self._pool, owner, access.registry)
-                self._api.create(path, body)
+                self._create_secret(path, body)
+            body = broker_secret(secret, self._pool, owner, access.url, access.key, access.tls)
+            self._create_secret(path, body)
         except ClusterError:
             self.remove(owner, "since its Secret could not be made")
             raise
+
+    def _create_secret(self, path: str, body: Json) -> None:
+        """Make a Secret; quotas refuse several at once with a conflict (kubernetes#67761)."""
+        try:
+            self._api.create(path, body)
+        except ClusterError as error:
+            if error.status != CONFLICT:
+                raise
+            self._api.create(path, body)
 
     def _undo(self, jobs: Sequence[Json], why: str) -> None:
         """Remove Jobs that were just made; those that stay hinder nobody for long.

@@ -179,7 +179,7 @@ def _of_kubeconfig(file: str, context: str | None) -> Plain:
     if (certificate is None) != (key is None):
         raise _Otherwise
     file_of_token = user.get("tokenFile")
-    return Plain(
+    found = Plain(
         server=server,
         origin=f"context {name} of {file}",
         context=name,
@@ -187,9 +187,12 @@ def _of_kubeconfig(file: str, context: str | None) -> Plain:
         authority=_content(cluster, "certificate-authority", folder),
         certificate=None if certificate is None else f"{certificate}\n{key}\n",
         server_name=cluster.get("tls-server-name"),
-        token=user.get("token"),
+        token=(user.get("token") or "").strip()
+        or None,  # as a block of YAML, it ends with a newline
         token_file=folder / file_of_token if file_of_token and not user.get("token") else None,
     )
+    Token(found).current()  # it can be read
+    return found
 
 
 def _text(mapping: Any, key: str) -> str:
