@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
-from urllib.request import getproxies
 
 from ...values import dataclass
 
@@ -146,6 +145,9 @@ def _of_service_account(environ: Mapping[str, str]) -> Plain:
 
 
 def _refuse_proxies() -> None:
+    # Now: with all that it imports in turn, it would hold up a client that needs no cluster.
+    from urllib.request import getproxies
+
     if getproxies():
         raise _Otherwise
 
