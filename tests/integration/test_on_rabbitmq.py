@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pika
 import pytest
@@ -271,6 +273,28 @@ def test_a_local_broker_that_is_gone_comes_back_and_nothing_is_lost(how, tmp_pat
 
 
 # --- pods
+
+
+def open_files_of(pid):
+    found = []
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the folder's own
+            found.append(str(one.readlink()))
+    return found
+
+
+def open_files():
+    return open_files_of(os.getpid())
+
+
+def test_a_file_that_the_program_leaves_to_its_children_is_not_open_in_pods(rabbitmq, tmp_path):
+    """Its lock, for one, would be held for as long as the pod is warm."""
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        with rabbitmq.executor() as ex:
+            assert lock.name not in ex.submit(open_files).result(30)
+            (agent,) = rabbitmq.pids().values()
+            assert lock.name not in open_files_of(agent)
 
 
 def test_the_log_of_a_pod_that_cannot_start_is_in_the_error(rabbitmq, monkeypatch, tmp_path):
