@@ -82,10 +82,16 @@ def test_who_finds_the_cluster_full_of_pods_for_another_broker_is_told_so_and_ge
 
 
 KILLED = """
-    import os, signal
+    import os, signal, threading
     from k8sfutures import K8sRabbitExecutor
     from k8sfutures.pods.kubernetes.jobs import Jobs
-    Jobs._tell = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    every_job = threading.Barrier({count}, timeout=30)
+
+    def tell(*_):
+        every_job.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Jobs._tell = tell
     with K8sRabbitExecutor(**{settings!r}) as ex:
         ex.submit(pow, 2, 2).result(60)
 """
@@ -94,10 +100,11 @@ KILLED = """
 def test_jobs_of_a_client_that_was_killed_before_it_made_their_secret_are_replaced(kube):
     settings = kube.settings(pool="phantom", startup_timeout=100)
     program = textwrap.dedent(KILLED).replace("{settings!r}", repr(settings))
+    program = program.replace("{count}", str(len(kube.nodes())))
     run = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
     assert run.returncode == -signal.SIGKILL
     left = {job.metadata.uid for job in kube.jobs()}
-    assert left
+    assert len(left) == len(kube.nodes())
     name = "k8sfutures/pool-name"
     assert not [one for one in kube.secrets() if one.metadata.annotations[name] == "phantom"]
     start = time.monotonic()
