@@ -14,6 +14,7 @@ from k8sfutures.pods.kubernetes.labels import NODE, labels
 from k8sfutures.pods.kubernetes.roster import (
     NEVER,
     POD_PATIENCE,
+    PULL_PATIENCE,
     START_PATIENCE,
     STUCK_PATIENCE,
     Roster,
@@ -168,6 +169,14 @@ def test_a_stuck_pod_is_told_after_the_patience_and_only_once(roster: Roster) ->
     assert (ending.pod, ending.failed, ending.stuck) == ("job-a-x", True, True)
     hear(roster, "stuck still", 20.0)
     assert told(roster, 1000.0) == []
+
+
+def test_a_node_that_pulls_with_a_password_has_time_for_a_second_try(roster: Roster) -> None:
+    pod = a_pod("job-a-x", "stuck")
+    pod["spec"]["imagePullSecrets"] = [{"name": "a-secret"}]
+    roster.changed(pod, 10.0, deleted=False)
+    assert told(roster, 10.0 + PULL_PATIENCE - 0.01) == []
+    assert told(roster, 10.0 + PULL_PATIENCE) == ["job-a-x"]
 
 
 def test_a_pod_that_is_stuck_for_another_reason_is_stuck_since_the_first(roster: Roster) -> None:

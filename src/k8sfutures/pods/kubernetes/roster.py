@@ -19,6 +19,10 @@ STUCK_PATIENCE: Final = 3.0
 """Seconds that a pod which cannot start has to start after all: an image that could not be
 pulled at the first try, a node that is just being freed."""
 
+PULL_PATIENCE: Final = 15.0
+"""Likewise, where a node pulls with a password: a kubelet that did not have its Secret in time has
+pulled without, and tries again after 10 s."""
+
 START_PATIENCE: Final = 20.0
 """Seconds after which it is asked why a pod is still starting; its image may be large."""
 
@@ -100,7 +104,9 @@ class Roster:
     def changed(self, pod: Json, now: float, *, deleted: bool) -> None:
         """A pod is new, has changed, or has been deleted."""
         if self._membership.includes(pod["metadata"]):
-            self._note(story_of(pod, deleted=deleted), now)
+            story = story_of(pod, deleted=deleted)
+            pulls = "imagePullSecrets" in pod.get("spec", {}) and "ImagePull" in story.words
+            self._note(story, now + PULL_PATIENCE - STUCK_PATIENCE if pulls else now)
 
     def _note(self, story: Story, now: float) -> None:
         known = self._stories.get(story.name)
