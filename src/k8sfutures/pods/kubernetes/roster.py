@@ -106,6 +106,9 @@ class Roster:
         if self._membership.includes(pod["metadata"]):
             story = story_of(pod, deleted=deleted)
             pulls = "imagePullSecrets" in pod.get("spec", {}) and "ImagePull" in story.words
+            known = self._stories.get(story.name)
+            if pulls and known is not None and "ErrImagePull" in known.words:
+                story = dataclasses.replace(story, words=known.words)  # that it backs off says less
             self._note(story, now + PULL_PATIENCE - STUCK_PATIENCE if pulls else now)
 
     def _note(self, story: Story, now: float) -> None:
