@@ -129,9 +129,9 @@ class Session:
         self._demand.called(now)
         self._broadcast(self._attach(), urgent=True)
 
-    def down(self, error: ExecutorBroken) -> bool:
-        """The broker is gone, or not there yet; True when that is new."""
-        return self._outages.down(error, time.monotonic())
+    def down(self, error: ExecutorBroken) -> None:
+        """The broker is gone, or not there yet."""
+        self._outages.down(error, time.monotonic())
 
     def noticed(self, event: LinkEvent, now: float) -> None:
         """Something is as it should not be at the broker, or is so no more."""
