@@ -29,6 +29,9 @@ from .world import PATIENCE, World
 SETTLE = 90.0
 """Seconds for a pod to forget clients that were killed: their lease is 60."""
 
+LOOK = 20.0
+"""Seconds between two looks at what the spared agent uses; on a cluster each starts a program."""
+
 
 def main() -> None:
     """Run it."""
@@ -128,7 +131,11 @@ class Soak:
     def _strike_for(self, chosen: random.Random) -> None:
         """Provoke faults, until the time is over."""
         world, weights = self._world, [fault.weight for fault in self._faults]
+        looked = time.monotonic()
         while world.seconds_left > 0 and not world.is_hanging:
+            if time.monotonic() - looked > LOOK:
+                looked = time.monotonic()
+                self._report.meanwhile += filter(None, [world.usage_of_spared()])
             pause = time.monotonic() + chosen.uniform(0.3, self._pause)
             world.names()  # they are remembered
             while self._undone and self._undone[0][0] <= pause:

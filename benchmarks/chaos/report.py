@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,10 @@ MORE_MEMORY = 1.6
 """Times the memory that it had at the start: what pools of memory keep, and caches of functions."""
 
 SETTLED = 0.4
-"""Part of the rounds after which a client's memory is flat: it has its recent blobs by then."""
+"""Part of the run after which memory is flat: clients and pods have their recent blobs by then."""
+
+FLAT = 1.3
+"""Times the memory that it had then: what one that does not grow may use at the end."""
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Report:
         faults: how many of each.
         work: calls of each kind.
         before: memory and files of an agent that was there all the time, at the start.
+        meanwhile: the same while it had work, in the order of time.
         after: at the end, when no client is there any more.
         violations: in words.
     """
@@ -41,6 +46,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
     before: dict[str, int] = field(default_factory=dict)
+    meanwhile: list[dict[str, int]] = field(default_factory=list)
     after: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -129,8 +135,26 @@ class Report:
                 self.violations.append(f"{who} has more memory: {before} -> {after}")
         if len(self.quiet) > 100:
             before, after = self.quiet[int(len(self.quiet) * SETTLED)], self.quiet[-1]
-            if after["memory"] > before["memory"] * 1.3:
+            if after["memory"] > before["memory"] * FLAT:
                 self.violations.append(f"the client's memory is not flat: {before} -> {after}")
+        if len(self.meanwhile) > 20:
+            _, settled, end = self._of_the_agent("memory")
+            if end > settled * FLAT:
+                self.violations.append(f"the agent's memory is not flat: {settled} -> {end} KiB")
+
+    def _of_the_agent(self, what: str) -> list[int]:
+        """What it used with work: near the start, when it had settled, and near the end.
+
+        Medians of a tenth of the looks each, since a look may find a message of megabytes.
+        """
+        tenth = max(1, len(self.meanwhile) // 10)
+        settled = int(len(self.meanwhile) * SETTLED)
+        parts = (
+            self.meanwhile[:tenth],
+            self.meanwhile[settled : settled + tenth],
+            self.meanwhile[-tenth:],
+        )
+        return [round(statistics.median(look[what] for look in part)) for part in parts]
 
     def text(self) -> str:
         """For people."""
@@ -150,6 +174,15 @@ class Report:
             f"lost: {self.missing}   duplicated: {self.duplicated}   hangs: {self.hangs}",
             f"agent, unused: {_usage(self.before)} -> {_usage(self.after)}",
         ]
+        if self.meanwhile:
+            memory, files, threads = map(self._of_the_agent, ("memory", "files", "threads"))
+            lines.append(
+                f"agent, in {len(self.meanwhile)} looks while it had work: "
+                + " -> ".join(
+                    _usage({"memory": kib, "files": count, "threads": several})
+                    for kib, count, several in zip(memory, files, threads, strict=True)
+                )
+            )
         if self.quiet:
             first = self.quiet[min(2, len(self.quiet) - 1)]
             settled = self.quiet[int(len(self.quiet) * SETTLED)]

@@ -46,7 +46,7 @@ def chaos(monkeypatch):
 USAGE = {"memory": 40_000, "files": 13, "threads": 1}
 
 
-def judged(chaos, tmp_path, *, said=(), ran=(), killed=(), refused=(), after=USAGE):
+def judged(chaos, tmp_path, *, said=(), ran=(), killed=(), refused=(), after=USAGE, meanwhile=()):
     """What the soak says of a client that has said this, and whose calls ran so often."""
     said = [{"kind": "quiet", **USAGE}, *said]
     client = SimpleNamespace(
@@ -66,7 +66,7 @@ def judged(chaos, tmp_path, *, said=(), ran=(), killed=(), refused=(), after=USA
         executions=lambda name: Counter(dict(ran)),
         say=print,
     )
-    report = chaos.Report(1, before=USAGE, after=after)
+    report = chaos.Report(1, before=USAGE, after=after, meanwhile=list(meanwhile))
     report.judge(world)
     return report.violations
 
@@ -157,6 +157,15 @@ def test_an_agent_that_has_grown_would_be_seen(chaos, tmp_path):
         (told,) = judged(chaos, tmp_path, after={**USAGE, **grown})
         assert told.startswith("the agent has more")
     assert judged(chaos, tmp_path, after={}) == ["the agent that was to be measured is gone"]
+
+
+def test_an_agent_that_grows_as_long_as_it_works_would_be_seen(chaos, tmp_path):
+    first = [{**USAGE, "memory": 40_000 + 10_000 * look} for look in range(10)]
+    flat = [*first, *[{**USAGE, "memory": 130_000}] * 20]
+    grows = [{**USAGE, "memory": 40_000 + 5_000 * look} for look in range(30)]
+    assert judged(chaos, tmp_path, meanwhile=flat) == []
+    (told,) = judged(chaos, tmp_path, meanwhile=grows)
+    assert told.startswith("the agent's memory is not flat")
 
 
 def test_calls_on_a_cluster_are_counted_over_the_network(chaos):
