@@ -17,6 +17,7 @@ import subprocess
 import sys
 from typing import Protocol
 
+from .forked import run_and_exit
 from .reports import ZYGOTE
 
 
@@ -84,26 +85,19 @@ def fork_zygote() -> tuple[socket.socket, Child]:
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     zygote.preload()
-    pid = os.fork()
-    if pid:
-        theirs.close()
-        return ours, Forked(pid)
-    status = 1
-    try:
+
+    def program() -> None:
         ours.close()
         # Ours may be what tells the agent who it is.
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123
             os.dup2(nothing.fileno(), 0)
         zygote.serve(theirs)
-        status = 0
-    except BaseException:
-        sys.__excepthook__(*sys.exc_info())
-    finally:
-        for output in (sys.__stdout__, sys.__stderr__):
-            if output is not None:
-                with contextlib.suppress(OSError):
-                    output.flush()
-        os._exit(status)
+
+    pid = os.fork()
+    if pid == 0:
+        run_and_exit(program)
+    theirs.close()
+    return ours, Forked(pid)
 
 
 def execute_zygote() -> tuple[socket.socket, Child]:

@@ -33,6 +33,7 @@ import msgpack
 from ..bulk_memory import get_used_to_bulk
 from ..place import Place
 from . import cpu_process
+from .forked import run_and_exit
 from .reports import CONTINUED, END_SIGNAL, ENDED, STARTED, STOPPED
 from .surroundings import THREAD_VARIABLES
 from .unpacked import pods_folder
@@ -87,8 +88,7 @@ class Zygote:
         zygote = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _end_with(zygote)
-            self._become_cpu_process(place, *descriptors)
+            run_and_exit(lambda: self._run_cpu_process(zygote, place, *descriptors))
         for descriptor in descriptors:
             os.close(descriptor)
         self._children.add(pid)
@@ -117,39 +117,31 @@ class Zygote:
                 report = ENDED, pid, status, used.ru_maxrss * 1024
             self._control.send(msgpack.packb(report))
 
-    def _become_cpu_process(
-        self, place: Place, data: int, tokens: int, stdout: int, stderr: int
+    def _run_cpu_process(
+        self, zygote: int, place: Place, data: int, tokens: int, stdout: int, stderr: int
     ) -> None:
-        """In the forked child: never returns."""
-        status = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            os.setpgid(0, 0)  # so that what a call has started can be ended with it
-            self._control.close()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-            for pipe, descriptor in ((stdout, 1), (stderr, 2)):
-                os.dup2(pipe, descriptor)
-                os.close(pipe)
-            faulthandler.enable(file=2)  # a crash in native code then has some last words
-            faulthandler.register(END_SIGNAL, file=2, all_threads=False, chain=True)
-            cpu_process.pin(place.cpu_id)
-            with socket.socket(fileno=data) as stream:
-                cpu_process.CpuProcess(stream, tokens, place).run()
-            status = 0
-        except (BrokenPipeError, ConnectionResetError):
-            status = 0  # the agent is gone
-        except BaseException:
-            sys.__excepthook__(*sys.exc_info())
-        finally:
-            for output in (sys.__stdout__, sys.__stderr__):
-                if output is not None:
-                    with contextlib.suppress(OSError):
-                        output.flush()
-            os._exit(status)
+        """What the forked child does."""
+        _end_with(zygote)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.setpgid(0, 0)  # so that what a call has started can be ended with it
+        self._control.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        for pipe, descriptor in ((stdout, 1), (stderr, 2)):
+            os.dup2(pipe, descriptor)
+            os.close(pipe)
+        faulthandler.enable(file=2)  # a crash in native code then has some last words
+        faulthandler.register(END_SIGNAL, file=2, all_threads=False, chain=True)
+        cpu_process.pin(place.cpu_id)
+        # Either error says that the agent is gone.
+        with (
+            contextlib.suppress(BrokenPipeError, ConnectionResetError),
+            socket.socket(fileno=data) as stream,
+        ):
+            cpu_process.CpuProcess(stream, tokens, place).run()
 
 
 def _adopt_orphans() -> None:
