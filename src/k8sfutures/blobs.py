@@ -5,7 +5,7 @@ compared with the blobs there are by its contents, so that an array that a hundr
 one blob, whoever holds it, and an array that was changed in between is another.
 
 A blob lives for as long as anything refers to it: a call that has not been settled, a function;
-and the most recent ones, up to `KEPT` bytes, for calls to come. When it goes, so do the pods'
+and the most recent ones, up to a bound, for calls to come. When it goes, so do the pods'
 copies of it.
 """
 
@@ -19,14 +19,11 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from . import bodies
+from .bulk_memory import MOST_KEPT, PART_OF_MEMORY
 from .messages import DATA, INLINE_LIMIT, MODULES
 from .module_blobs import Attached, ModuleBlobs
 from .serialization import dumps, split
 from .shipping import Shipper
-
-KEPT: Final = 256 * 1024 * 1024
-"""Bytes of blobs that no call needs at the moment, and that are kept for the next one; pods keep
-as much."""
 
 _SAMPLE: Final = 64
 
@@ -69,11 +66,12 @@ class Blobs:
     """The blobs of one executor. Safe for threads that submit at the same time.
 
     Args:
-        kept: bytes of blobs to keep for later calls.
+        kept: bytes of blobs that no call needs at the moment to keep for later ones; each pod keeps
+            as much.
         shipper: of the user's own modules.
     """
 
-    def __init__(self, kept: int = KEPT, shipper: Shipper | None = None) -> None:
+    def __init__(self, kept: int = MOST_KEPT, shipper: Shipper | None = None) -> None:
         self._kept = kept
         self._modules = ModuleBlobs(shipper or Shipper(), self._bundle)
         self._ids = itertools.count(1)
@@ -230,6 +228,19 @@ def _with_modules(modules: Attached, body: bytes) -> Bulky:
     whole.blobs = modules.blobs + blobs_of(body)
     whole.in_pickle = isinstance(body, Bulky) and body.in_pickle
     return whole
+
+
+def kept_in_pods(memory: str | None) -> int:
+    """Bytes of blobs that no call needs at the moment, and that pods of a size may keep.
+
+    Args:
+        memory: what a pod may use, as Kubernetes writes it, or None for no limit.
+    """
+    if memory is None:
+        return MOST_KEPT
+    from .quantities import quantity
+
+    return min(MOST_KEPT, int(quantity(memory)) // PART_OF_MEMORY)
 
 
 def blobs_of(body: bytes | None) -> tuple[Blob, ...]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+MOST_KEPT: Final = 256 * 1024 * 1024
+"""Bytes of what is bulky that a pod keeps for a client at most: outcomes that it does not take, and
+as much again of blobs that no call needs at the moment."""
+
+PART_OF_MEMORY: Final = 8
+"""The part of a pod's memory that either may take: the rest is for calls, and for their data."""
+
 _LARGE: Final = 31 * 1024 * 1024
 
 

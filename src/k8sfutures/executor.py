@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from . import interrupts, place
 from .amqp import AmqpLink
 from .arguments import check_arguments, check_future, check_map_arguments, pickled_initializer
-from .blobs import Blobs
+from .blobs import Blobs, kept_in_pods
 from .client_names import new_name
 from .client_surroundings import surroundings_for
 from .config import load_settings, pool_name, resolve_pods
@@ -157,7 +157,8 @@ class K8sRabbitExecutor(Executor):
         self._delete_pool = source.delete_pool
         self._alive = weakref.ref(self)
         self._map_ids = itertools.count(1)
-        self._blobs = blobs = Blobs(shipper=Shipper(ship))
+        kept = kept_in_pods(plan["shape"].get("memory"))
+        self._blobs = blobs = Blobs(kept, Shipper(ship))
         pickled = pickled_initializer(blobs, *initializer)
         plan |= {"name": name, "pool": pool, "source": source, "connect": connect}
         plan["within"] = place.here()

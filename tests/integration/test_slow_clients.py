@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from k8sfutures.bulk_memory import MOST_KEPT
 from k8sfutures.errors import WorkerCrashed
-from k8sfutures.worker.kept import MOST_KEPT
 
 pytestmark = pytest.mark.timeout(60)
 

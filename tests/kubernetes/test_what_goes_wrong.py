@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -266,6 +267,37 @@ def test_a_pod_that_is_out_of_memory_as_a_whole_is_told_so(kube):
         print(errors)
         assert isinstance(errors[-1], PodLost)
         assert "OOMKilled with the limit 128Mi" in str(errors[-1])
+
+
+def block(index):
+    return index, bytes(8_000_000)
+
+
+def test_results_that_wait_for_their_client_do_not_use_up_the_memory_of_a_pod(kube):
+    """320 MB of them, in a pod of 128 MiB, for a client that is busy with its first one."""
+    with kube.executor(1, memory="128Mi", pool="full", worker_processes=1, retries=0) as ex:
+        assert ex.submit(pow, 2, 2).result(60) == 4
+        is_busy = threading.Event()
+        first = ex.submit(block, 0)
+        first.add_done_callback(lambda _: is_busy.wait(4))
+        results = ex.map(block, range(1, 40))
+        assert first.result(60)[0] == 0
+        assert [index for index, _ in results] == list(range(1, 40))
+
+
+def length_of(data):
+    time.sleep(0.2)
+    return len(data)
+
+
+def test_arguments_that_wait_for_a_cpu_do_not_use_up_the_memory_of_a_pod(kube):
+    """320 MB of them, all different, in a pod of 128 MiB."""
+    with kube.executor(1, memory="128Mi", pool="full", worker_processes=1, retries=0) as ex:
+        assert ex.submit(pow, 2, 2).result(60) == 4
+        futures = [
+            ex.submit(length_of, index.to_bytes(4, "big") * 2_000_000) for index in range(40)
+        ]
+        assert [future.result(60) for future in futures] == [8_000_000] * 40
 
 
 def test_a_call_that_ends_every_pod_it_meets_costs_nobody_else(kube):

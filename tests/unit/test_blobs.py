@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sfutures import bodies
-from k8sfutures.blobs import Blobs, Bulky, blobs_of, size_of
+from k8sfutures.blobs import Blobs, Bulky, blobs_of, kept_in_pods, size_of
+from k8sfutures.bulk_memory import MOST_KEPT
 from k8sfutures.messages import INLINE_LIMIT, MODULES
 
 BIG = 2 * INLINE_LIMIT
@@ -211,3 +212,9 @@ class TestCallables:
         )
         assert callee.func is len
         assert (args, kwargs) == ([b"1" * BIG], {"key": b"2" * BIG})
+
+
+def test_pods_with_little_memory_keep_little_of_what_no_call_needs():
+    assert kept_in_pods(None) == kept_in_pods("1Ti") == MOST_KEPT
+    assert kept_in_pods("128Mi") == 16 << 20
+    assert kept_in_pods("800000000") == 100_000_000

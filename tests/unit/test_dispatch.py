@@ -3,6 +3,7 @@
 import msgpack
 import pytest
 
+from k8sfutures.bulk_memory import MOST_KEPT
 from k8sfutures.messages import (
     CRASHED,
     EXCEPTION,
@@ -23,7 +24,6 @@ from k8sfutures.messages import (
 from k8sfutures.worker import frames as kinds
 from k8sfutures.worker.dispatch import SIGINT, SIGKILL, Dispatcher
 from k8sfutures.worker.instructions import Feed, Kill, Retire, Send, Steal
-from k8sfutures.worker.kept import MOST_KEPT
 from k8sfutures.worker.shared_memory import Shared
 
 F = 1

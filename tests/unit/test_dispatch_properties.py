@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from k8sfutures.bulk_memory import MOST_KEPT, PART_OF_MEMORY
 from k8sfutures.messages import (
     CRASHED,
     EXCEPTION,
@@ -34,7 +35,6 @@ from k8sfutures.messages import (
 from k8sfutures.worker import frames as kinds
 from k8sfutures.worker.dispatch import Dispatcher
 from k8sfutures.worker.instructions import Drop, End, Feed, Kill, Retire, Send, Steal
-from k8sfutures.worker.kept import MOST_KEPT
 from k8sfutures.worker.shared_memory import Shared
 
 VERSIONS = ("3.13", 1, "3.1")
@@ -135,9 +135,13 @@ class Session:
 
 
 class Machine(RuleBasedStateMachine):
-    @initialize(cpus=st.integers(1, 3), limits=st.lists(st.integers(1, 3), max_size=2))
-    def start(self, cpus, limits):
-        self.dispatcher = Dispatcher(list(range(cpus)))
+    @initialize(
+        cpus=st.integers(1, 3),
+        limits=st.lists(st.integers(1, 3), max_size=2),
+        memory=st.sampled_from([None, MOST_KEPT * PART_OF_MEMORY]),
+    )
+    def start(self, cpus, limits, memory):
+        self.dispatcher = Dispatcher(list(range(cpus)), memory=memory)
         self.processes = dict.fromkeys(range(cpus))
         self.killed = set()
         self.halted = set()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from k8sfutures.messages import DROPPED, RECORD, STDERR, STDOUT, Attach
 from k8sfutures.worker import said as module
+from k8sfutures.worker.kept import Room
 from k8sfutures.worker.ledger import Client, Job, Part, Slot
 from k8sfutures.worker.said import (
     LAST_FRAMES,
@@ -188,7 +189,7 @@ class TestWords:
 class TestWhoseWords:
     @pytest.fixture
     def slot(self):
-        client = Client("c", Attach(("3", 3, "3"), 0, 60.0, None, None, b"reporting"))
+        client = Client("c", Attach(("3", 3, "3"), 0, 60.0, None, None, b"reporting"), Room())
         slot = Slot(4, ready=True)
         slot.jobs[9] = Job(client, Part((77, 1, 5, b""), 0, 5), 3, 1.0)
         return slot

@@ -47,6 +47,7 @@ from .configuration import AgentConfig
 from .crew import Crew
 from .dispatch import SIGKILL, Dispatcher
 from .instructions import Drop, End, Feed, Kill, Retire, Send, Steal
+from .memory import MemoryVerdict
 from .pipes import PodLog
 from .post import Post
 from .processes import ZygoteHandle
@@ -105,11 +106,12 @@ class Agent:
         self._versions = Versions.ours()
         self._codec = Codec(config.key, config.name, time.time_ns())
         self._endpoint = connect(self._link_event)
-        self._dispatcher = Dispatcher(config.cpu_ids, config.name)
+        memory = MemoryVerdict()
+        self._dispatcher = Dispatcher(config.cpu_ids, config.name, memory.limit)
         self._post = Post(self._codec, self._endpoint)
         self._store, self._drops = Store(), Drops()
         self._crew = Crew(
-            *(config, zygote, loop, self._dispatcher, self._store),
+            *(config, zygote, loop, self._dispatcher, self._store, memory),
             carry_out=self._carry_out,
             fail=self._fail,
         )

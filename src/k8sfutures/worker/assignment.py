@@ -23,6 +23,7 @@ from typing import Any, Final
 from ..messages import Call
 from .frames import DROP, FUNCTIONS, GO_ON, INITIALIZE, JOBS, RELEASE, SURROUNDINGS
 from .instructions import Drop, Feed, Instruction, Steal
+from .kept import Room
 from .ledger import RUN, Client, Row, Slot
 
 LAST_TOKEN: Final = 0xFFFF_0000
@@ -34,9 +35,11 @@ class Assignment:
 
     Args:
         cpu_ids: one CPU process each.
+        memory: bytes that the pod may use, or None for no limit.
     """
 
-    def __init__(self, cpu_ids: list[int]) -> None:
+    def __init__(self, cpu_ids: list[int], memory: int | None = None) -> None:
+        self._room = Room(memory)
         self._slots = {cpu_id: Slot(cpu_id) for cpu_id in cpu_ids}
         self._clients: dict[str, Client] = {}
         self._turns: deque[str] = deque()

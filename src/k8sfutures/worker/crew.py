@@ -53,6 +53,7 @@ class Crew:
         loop: the event loop that everything here runs on.
         dispatcher: told what processes say, and that they came and went.
         store: has the blobs that processes are given.
+        memory: the pod's.
         carry_out: does what the dispatcher wants.
         fail: ends the pod for a reason.
     """
@@ -64,6 +65,7 @@ class Crew:
         loop: Any,
         dispatcher: Dispatcher,
         store: Store,
+        memory: MemoryVerdict,
         carry_out: Callable[[], None],
         fail: Callable[[BaseException], None],
     ) -> None:
@@ -77,7 +79,7 @@ class Crew:
         self._channels: dict[int, Channels] = {}  # by CPU id
         self._retired: dict[int, Channels] = {}  # by pid
         self._spare = Spare(zygote, loop, self._place)
-        self._memory = MemoryVerdict()
+        self._memory = memory
         self._ears = Ears(loop, self._process_readable, self._printed)
 
     def _place(self, cpu_id: int) -> Place:

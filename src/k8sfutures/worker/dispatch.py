@@ -35,13 +35,7 @@ from ..messages import (
 )
 from .assignment import Assignment
 from .endings import Endings, account_of
-from .frames import (
-    BEGUN,
-    FORGET,
-    INITIALIZER_RAISED,
-    LEAVE,
-    PRINTED,
-)
+from .frames import BEGUN, FORGET, INITIALIZER_RAISED, LEAVE, PRINTED
 from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
 from .ledger import RUN, Client, Part, Slot
@@ -60,10 +54,11 @@ class Dispatcher(Assignment):
     Args:
         cpu_ids: one CPU process each.
         pod: the name of this pod.
+        memory: bytes that the pod may use, or None for no limit.
     """
 
-    def __init__(self, cpu_ids: list[int], pod: str = "") -> None:
-        super().__init__(cpu_ids)
+    def __init__(self, cpu_ids: list[int], pod: str = "", memory: int | None = None) -> None:
+        super().__init__(cpu_ids, memory)
         self._nested = Nested(pod, self._slots, self._clients)
         self._draining = False
         self._leaving: set[Client] = set()
@@ -105,7 +100,8 @@ class Dispatcher(Assignment):
         """A client is there, or there again: it is told by `hello` what is held of it."""
         client = self._clients.get(name)
         if client is None:
-            client = self._clients[name] = Client(name, message)
+            client = self._clients[name] = Client(name, message, self._room)
+            self._room.divide(len(self._clients))
             self._turns.append(name)
         client.begin_anew()
         client.lease = message.lease
@@ -219,6 +215,7 @@ class Dispatcher(Assignment):
         client = self._clients.pop(name, None)
         if client is None:
             return
+        self._room.divide(len(self._clients))
         client.gone = True
         if signal == SIGINT:
             client.leaving = True

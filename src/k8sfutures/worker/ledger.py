@@ -24,7 +24,7 @@ from ..messages import (
 from ..values import dataclass
 from .endings import Begun, Ending
 from .frames import REPORTING, TIMED
-from .kept import Kept
+from .kept import Kept, Room
 from .needs import Needs
 from .said import Said, Words
 from .shared_memory import Shared
@@ -62,7 +62,7 @@ class Part:
 class Client:
     """A client whose lease runs: what waits and runs for it, and what it has not confirmed."""
 
-    def __init__(self, name: str, attach: Attach) -> None:
+    def __init__(self, name: str, attach: Attach, room: Room) -> None:
         self.name = name
         self.initializer = attach.initializer
         self.max_tasks = attach.max_tasks_per_child
@@ -90,7 +90,7 @@ class Client:
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.said = Said()
-        self.kept = Kept()
+        self.kept = Kept(room)
         self._number = 0
         self._unconfirmed: deque[Results | Printed] = deque()
         self._unheard: dict[int, int] = {}  # cost of what calls have said, by number

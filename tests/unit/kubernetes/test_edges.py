@@ -5,12 +5,13 @@ from decimal import Decimal
 import pytest
 
 from k8sfutures.demand import Demand
-from k8sfutures.pods.kubernetes.capacity import Node, quantity, requests
+from k8sfutures.pods.kubernetes.capacity import Node, requests
 from k8sfutures.pods.kubernetes.labels import labels
 from k8sfutures.pods.kubernetes.manifests import job_name, merged
 from k8sfutures.pods.kubernetes.placement import Size, place, why_not
 from k8sfutures.pods.kubernetes.roster import Roster
 from k8sfutures.pods.kubernetes.stories import story_of
+from k8sfutures.quantities import quantity
 from k8sfutures.worker import configuration
 from k8sfutures.worker.cpus import choose
 

@@ -10,7 +10,8 @@ from ...config import Settings
 from ...errors import SettingValueError
 from ...image_name import default_image
 from ...messages import Versions
-from .capacity import millicores, quantity, requests
+from ...quantities import quantity
+from .capacity import millicores, requests
 from .fields import check_fields
 from .labels import CONTAINER
 from .library import fields_of
