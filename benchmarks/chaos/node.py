@@ -143,12 +143,7 @@ class Node:
 
     def _environment(self, *, listens: bool) -> dict[str, str]:
         where = f"-start_epmd false -erl_epmd_port {self._distribution} "
-        where += (
-            f"-kernel inet_dist_use_interface {{127,0,0,1}} -kernel erl_epmd_node_listen_port "
-            f"{self._distribution}"
-            if listens
-            else "-dist_listen false"
-        )
+        where += "-kernel inet_dist_use_interface {127,0,0,1}" if listens else "-dist_listen false"
         ours = dict(environment(self._name, self.folder, self._distribution))
         return ours | {"ERL_AFLAGS": where} | self._variables
 

@@ -31,11 +31,12 @@ log.file.rotation.count = 1
 
 # For every Erlang program of the node, its helpers included. No epmd (a daemon that would outlive
 # the node, on a port shared by the whole machine) and no port for other Erlang nodes: a lone node
-# needs neither. An Erlang that does not know dist_listen yet listens on the loopback interface;
-# OTP 27 has another name for the port that epmd would be asked for.
+# needs neither. An Erlang that does not know dist_listen yet listens on the loopback interface.
+# OTP 27 has another name for the port that epmd would be asked for, knows this one as well, and
+# refuses to start with both.
 _ALL_ERLANG: Final = (
     "-start_epmd false -dist_listen false -kernel inet_dist_use_interface {{127,0,0,1}} "
-    "-erl_epmd_port {port} -kernel erl_epmd_node_listen_port {port}"
+    "-erl_epmd_port {port}"
 )
 
 # The node shares its CPUs with the CPU processes, so its schedulers are few, not bound to CPUs,

@@ -26,7 +26,7 @@ class ManagedBroker(ClusterBroker):
         return super()._environment() | {
             "ERL_AFLAGS": f"-start_epmd false -dist_listen {str(listens).lower()} "
             "-kernel inet_dist_use_interface {127,0,0,1} "
-            f"-erl_epmd_port {port} -kernel erl_epmd_node_listen_port {port}",
+            f"-erl_epmd_port {port}",
             "RABBITMQ_DIST_PORT": str(port),
         }
 
