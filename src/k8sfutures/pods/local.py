@@ -5,7 +5,7 @@ the client (a session of its own, output to a log file) and outlives it; a small
 pod says that it is there, so that the next client starts none.
 
 Folder of a pool: ``<cache>/pods/<pool>@<host>.<broker>/``, with ``<pod>.json`` (pid and start
-time of the agent) and ``<pod>.log``.
+time of the agent, and its CPU ids in the order in which it uses them) and ``<pod>.log``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ..machine import cache_folder, start_time
 from ..tls import tls_of
 from ..values import dataclass
 from . import Credentials, Need, PodEnded, PodEvent, StartupNews
+from .spread import least_used_first
 from .stopped import StoppedPods
 
 logger = logging.getLogger(__name__)
@@ -101,9 +102,8 @@ class LocalPods:
                 _remove_old_logs(self._folder)
                 running = {pod.name: pod.pid for pod in pods}
                 silent = {name: running[name] for name in running.keys() - need.attached.keys()}
-                taken = {cpu_id for pod in pods for cpu_id in pod.cpu_ids}
-                for cpu_ids in self._shares():
-                    if taken.isdisjoint(cpu_ids) and not self._retired:
+                for cpu_ids in self._shares({one for pod in pods for one in pod.cpu_ids}):
+                    if not self._retired:
                         name, pid = self._start(credentials, cpu_ids)
                         running[name] = pid
         except OSError as error:
@@ -183,20 +183,31 @@ class LocalPods:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One client at a time starts pods; the lock is held for some milliseconds."""
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        """One client at a time starts pods; the lock is held for some milliseconds.
 
-    def _shares(self) -> list[list[int]]:
-        """CPU ids for each pod to start."""
-        cpus = sorted(os.sched_getaffinity(0))
+        One lock for all pools of this machine: pods that start together take different CPUs.
+        """
+        with (self._folder.parent / f"lock.{platform.node()}").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                # Closing it would leave it to a process that another thread has forked meanwhile.
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def _shares(self, taken: set[int]) -> list[list[int]]:
+        """CPU ids for each pod to start, where the pool's pods have taken some."""
+        cpus = os.sched_getaffinity(0)
         size = self._settings.worker_processes or len(cpus)
         if size > len(cpus):
             raise PodsUnavailable(
                 f"worker_processes={size} is more than the {len(cpus)} CPUs of this machine"
             )
-        return [cpus[at : at + size] for at in range(0, len(cpus) - size + 1, size)]
+        free = cpus - taken
+        if len(free) < size:
+            return []
+        order = least_used_first(free, [pod.cpu_ids for pod in local_pods()])
+        return [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
 
     def _start(self, credentials: Credentials, cpu_ids: list[int]) -> tuple[str, int]:
         name = f"pod-{uuid.uuid4().hex[:12]}"
@@ -313,7 +324,7 @@ class LocalPod:
         name: the pod's.
         pool: name of its pool.
         pid: process id of its agent.
-        cpu_ids: one for each of its CPU processes.
+        cpu_ids: one for each of its CPU processes, in the order in which it uses them.
     """
 
     name: str
