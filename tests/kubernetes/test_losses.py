@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shlex
@@ -11,7 +10,6 @@ import time
 
 import pytest
 from faults import work_until_word
-from journal import Journal
 from kubernetes_cluster import OnKubernetes, wait_until
 
 from k8sfutures import PodLost, demand
@@ -126,13 +124,6 @@ def test_a_pod_that_is_lost_while_nobody_works_is_not_replaced(kube):
         time.sleep(1)
         assert not kube.jobs()
         assert ex.submit(pow, 2, 3).result(60) == 8
-
-
-@pytest.fixture
-def outside(kube):
-    """A journal that calls on the cluster reach."""
-    with contextlib.closing(Journal(kube.host)) as journal:
-        yield journal
 
 
 def stop_agent_at_work(kube, pool, future, journal):
