@@ -230,6 +230,15 @@ class TestWhoseWords:
         assert output == "before"
         assert stack.startswith("Fatal Python error: Segmentation fault")
 
+    def test_and_so_they_are_while_the_process_takes_its_time_to_end(self, slot):
+        sayings = Sayings({4: slot})
+        assert sayings.last_words() == []
+        self.say(slot, sayings, *CRASH)
+        assert sayings.last_words() == [4]
+        for _ in range(9):
+            sayings.tick([4])
+        assert self.say(slot, sayings) == b""
+
     @pytest.mark.parametrize("how", ["it says more", "time passes", "it is too much"])
     def test_those_of_another_process_come_as_soon_as_that_is_known(self, slot, how):
         """A call that has started a program which crashes goes on."""

@@ -344,7 +344,8 @@ class Agent:
         now = time.monotonic()
         self._log.renew()
         if self._deaf_since is None:
-            self._dispatcher.tick(now)
+            ending = self._crew.on_the_way_out(self._dispatcher.said.last_words())
+            self._dispatcher.tick(now, ending)
             self._carry_out()
             self._look_after_clients(now)
         if self._dispatcher.clients:

@@ -14,7 +14,7 @@ That counts as well, so that what is said while the broker is away is bounded in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -297,10 +297,18 @@ class Sayings:
         (token, item), body = slot.words.let_go()
         self._say(slot, token, item, STDERR, body)
 
-    def tick(self) -> None:
-        """Some time has passed, in which a process that crashes would have ended."""
+    def last_words(self) -> list[int]:
+        """CPU ids of the processes that may have said their last words."""
+        return [slot.cpu_id for slot in self._slots.values() if slot.words.held]
+
+    def tick(self, ending: Collection[int] = ()) -> None:
+        """Some time has passed, in which a process that crashes would have ended.
+
+        Args:
+            ending: CPU ids of processes that do, but whose core takes its time to be written.
+        """
         for slot in self._slots.values():
-            if slot.words.is_alive():
+            if slot.cpu_id not in ending and slot.words.is_alive():
                 self.release(slot)
 
     def _say(self, slot: Slot, token: int, item: int, kind: int, body: bytes) -> bool:
