@@ -157,7 +157,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = os.environ.get("K8SFUTURES_CACHE_DIR")
     os.environ["K8SFUTURES_CACHE_DIR"] = str(folder)
     yield folder
-    for path in folder.glob("pods/*/*.json"):
+    for path in [*folder.glob("pods/*/*.json"), *folder.glob("pods/*/*.draining")]:
         record = json.loads(path.read_text())
         if start_time(record["pid"]) == record["started"]:
             end_process(record["pid"])

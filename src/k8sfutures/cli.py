@@ -94,7 +94,8 @@ def _pods_list(_: argparse.Namespace) -> int:
     pods = local_pods()
     for pod in pods:
         cpus = ", ".join(map(str, pod.cpu_ids))
-        print(f"{pod.name}  pool {pod.pool}  process {pod.pid}  CPUs {cpus}")
+        state = "  draining" if pod.draining else ""
+        print(f"{pod.name}  pool {pod.pool}  process {pod.pid}  CPUs {cpus}{state}")
     if not pods:
         print("no local pods run")
     return 0

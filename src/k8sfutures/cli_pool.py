@@ -67,7 +67,8 @@ def _listed(settings: Settings, pods: Pods) -> Iterator[tuple[str, str]]:
     if pods == "local":
         for local in local_pods():
             cpus = ",".join(map(str, local.cpu_ids))
-            yield local.pool, f"{local.name}  CPUs {cpus}  process {local.pid}"
+            state = "  draining" if local.draining else ""
+            yield local.pool, f"{local.name}  CPUs {cpus}  process {local.pid}{state}"
         return
     from .pods.kubernetes.pools import list_pods
 

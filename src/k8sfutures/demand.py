@@ -20,6 +20,11 @@ SETTLE: Final = 0.3
 AGAIN: Final = 15.0
 """Seconds between two looks for CPUs that were missing before, while work waits."""
 
+LOOKS = 30
+"""Looks, one a second, after which a pod that was given up and has not come back is to be ended: by
+then, one that had only lost the broker would have found it again. They are counted instead of the
+time, since who looks may have been stopped as well."""
+
 NEVER: Final = float("inf")
 
 
@@ -38,7 +43,7 @@ class Demand:
         self._attached: dict[str, int] = {}
         self._complete = 0  # CPUs of the whole pool, as far as its pods know
         self._answered: set[str] = set()  # ever
-        self._unexplained: set[str] = set()
+        self._unexplained: dict[str, int] = {}  # pod -> looks since it was lost
         self._answering = False  # there are pods at the broker, whether they have answered or not
         self._ask = eager
         self._waits = after_broker
@@ -58,6 +63,7 @@ class Demand:
         """The broker has been reached, and the pods there have been called."""
         self._waits = False
         self._answering = True
+        self._unexplained = dict.fromkeys(self._unexplained, 0)  # they could not be heard
         self._check_at = min(self._check_at, now + ANSWER)
 
     def nobody(self) -> None:
@@ -69,7 +75,7 @@ class Demand:
     def joined(self, pod: str, cpus: int, complete: int, now: float) -> None:
         """A pod has answered."""
         self._answering = True
-        self._unexplained.discard(pod)
+        self._unexplained.pop(pod, None)
         self._attached[pod] = cpus
         self._answered.add(pod)
         self._complete = max(self._complete, complete)
@@ -82,11 +88,23 @@ class Demand:
         if self._attached.pop(pod, None) is not None:
             self._answering = self._answering and bool(self._attached)
         if not explained:
-            self._unexplained.add(pod)
+            self._unexplained.setdefault(pod, 0)
 
     def explained(self, pod: str) -> None:
         """It is known now why a pod is gone."""
-        self._unexplained.discard(pod)
+        self._unexplained.pop(pod, None)
+
+    def listen(self) -> list[str]:
+        """A second has passed in which every pod could have been heard.
+
+        Returns:
+            Pods that were lost for no known reason, and are to be called once more now.
+        """
+        for pod in self._unexplained:
+            self._unexplained[pod] += 1
+        looks = self._unexplained.values()
+        self._ask_when_busy = self._ask_when_busy or LOOKS in looks
+        return [pod for pod, count in self._unexplained.items() if count == LOOKS // 2]
 
     def freed(self) -> None:
         """A pod has ended that was not attached: its CPUs can be had now."""
@@ -122,6 +140,7 @@ class Demand:
             frozenset(self._answered),
             frozenset(self._unexplained),
             answering=self._answering and not self._attached,
+            silent=frozenset(pod for pod, looks in self._unexplained.items() if looks >= LOOKS),
         )
 
     def waiting(self, now: float) -> None:

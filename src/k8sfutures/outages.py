@@ -48,6 +48,11 @@ class Outages:
         """That it takes no messages, to be added to a sentence; "" where it does."""
         return f"; the broker accepts no messages ({self.blocked})" if self.blocked else ""
 
+    @property
+    def hears(self) -> bool:
+        """Whether pods could be heard, if they spoke."""
+        return self.error is None and self.blocked is None
+
     def connecting(self, address: str, now: float) -> None:
         """A first connection is tried, to this address (without a password)."""
         self._address = address

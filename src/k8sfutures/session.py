@@ -154,14 +154,12 @@ class Session:
     def on_time(self, now: float) -> Iterator[Notice]:
         """Tell every pod that we are alive; give up those that have been missing for too long."""
         self.renew_at = now + RENEW_EVERY
-        gone = self._blobs.take_gone()
+        gone, hears = self._blobs.take_gone(), self._outages.hears
+        for name in self._demand.listen() if hears else ():
+            self.send(name, self._attach())  # in case that what it said was lost
         for pod in list(self._pods.values()):
             self.send(pod.name, self._renew(pod, pod.freight.release(gone)))
-            if (
-                pod.missing_since is not None
-                and self._outages.blocked is None
-                and now - pod.missing_since > pod.grace
-            ):
+            if hears and pod.missing_since is not None and now - pod.missing_since > pod.grace:
                 yield from self._gone(
                     pod.name,
                     "its queue at the broker is gone, and so it does not answer any more",

@@ -15,6 +15,7 @@ from journal import Journal, note, wait_for_word
 from k8sfutures import BrokerRefused, CallCancelled, CallTimeout, session
 from k8sfutures.address import parse_amqp_url
 from k8sfutures.amqp import NAMES
+from k8sfutures.pods.local import local_pods, stop_local_pods
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -172,6 +173,33 @@ def test_a_broker_that_is_away_for_longer_than_the_lease_and_than_pods_stay_unus
         assert ex.submit(square, 3).result(30) == 9
         assert rabbitmq.pids() == pods
     assert len(journal.lines()) == 4, "each ran once"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("away", ["for a minute", "for good"])
+def test_a_pod_that_drains_keeps_its_outcomes_for_a_broker_that_is_away_for_a_minute(
+    rabbitmq, faulty_proxy, journal, away
+):
+    """And no longer: it would be in the way of who has ended broker and pods."""
+    with rabbitmq.executor(amqp_url=faulty_proxy.url) as ex:
+        future = ex.submit(work, journal.address, "a", 1)
+        journal.wait_for("start a .*")
+        faulty_proxy.go_away()
+        journal.wait_for("end a")
+        ((name, pid),) = rabbitmq.pids().items()
+        assert [pod.name for pod in stop_local_pods(rabbitmq.pool)] == [name]
+        wait_until(lambda: not rabbitmq.pids())  # who wants a pod now starts another
+        (pod,) = (pod for pod in local_pods() if pod.name == name)
+        assert (pod.pid, pod.draining) == (pid, True)
+        assert not wait_for_end(pid, 60)
+        if away == "for good":
+            assert wait_for_end(pid, 60)
+            assert name not in [pod.name for pod in local_pods()]
+        faulty_proxy.come_back()
+        assert future.result(60) == "a"
+        assert wait_for_end(pid)
+    assert journal.lines().count("end a") == (1 if away == "for a minute" else 2)
 
 
 @pytest.mark.slow

@@ -191,6 +191,40 @@ def test_the_servers_clock_is_known_from_its_answers(cluster: FakeKubernetes) ->
     api.close()
 
 
+# --- pods that nobody hears
+
+
+def test_a_pod_that_does_not_answer_any_more_and_that_kubernetes_sees_run_is_ended(
+    cluster: FakeKubernetes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By every client that has given it up: one of them is the first."""
+    clients = [cluster.source(), cluster.source()]
+    credentials = clients[0].credentials()
+    clients[0].ensure(credentials, Need())
+    cluster.wait_for(lambda: bool(cluster.running()))
+    (pod,) = cluster.running()
+    (job,) = cluster.jobs.values()
+    lost = {"answered": frozenset({pod}), "unexplained": frozenset({pod})}
+    for client in clients:
+        client.ensure(credentials, Need(**lost))
+        assert list(cluster.jobs.values()) == [job], "it may come back"
+    gate = cluster.hold("DELETE", f"{JOBS}/{job['metadata']['name']}")
+    need = Need(**lost, silent=frozenset({pod}))
+    second = threading.Thread(target=clients[1].ensure, args=(credentials, need))
+    second.start()
+    gate.wait_until_reached()
+    clients[0].ensure(credentials, need)
+    gate.let_go()
+    second.join(30)
+    for client in clients:
+        client.close()
+    assert job not in cluster.jobs.values()
+    cluster.wait_for(lambda: pod not in cluster.running())
+    told = f"pod {pod} on node node-a is running, by what Kubernetes says, but does not answer"
+    assert told in caplog.text
+    assert "cannot remove" not in caplog.text
+
+
 # --- other pools
 
 

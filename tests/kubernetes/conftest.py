@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from journal import Journal
 from kubernetes_cluster import KubernetesCluster
 
 
@@ -18,6 +19,13 @@ def kube(
     kubernetes.clear()
     yield kubernetes
     kubernetes.clear()
+
+
+@pytest.fixture
+def outside(kube: KubernetesCluster) -> Iterator[Journal]:
+    """A journal that calls on the cluster reach."""
+    with contextlib.closing(Journal(kube.host)) as journal:
+        yield journal
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import subprocess
 import time
 
 import pytest
+from faults import work_until_word
 from kubernetes_cluster import OnKubernetes, wait_until
 
-from k8sfutures import PodLost
+from k8sfutures import PodLost, demand
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(180)]
 
@@ -123,6 +124,54 @@ def test_a_pod_that_is_lost_while_nobody_works_is_not_replaced(kube):
         time.sleep(1)
         assert not kube.jobs()
         assert ex.submit(pow, 2, 3).result(60) == 8
+
+
+def stop_agent_at_work(kube, pool, future, journal):
+    """Stop the agent of the only pod, which runs a call, and wait for that to run elsewhere."""
+    journal.wait_for("start a .*")
+    wait_until(lambda: kube.running(pool), 20)
+    (pod,) = kube.running(pool)
+    kube.signal_agent(pod, "STOP")
+    wait_until(lambda: len(journal.lines()) == 2, 90)
+    assert not future.done()
+    return pod
+
+
+@pytest.mark.slow
+def test_a_pod_whose_agent_stays_stopped_is_ended(kube, outside, monkeypatch, caplog):
+    """Kubernetes sees its container run, and would let it hold its CPUs for ever."""
+    monkeypatch.setattr(demand, "LOOKS", 4)
+    template = {"spec": {"terminationGracePeriodSeconds": 1}}
+    with kube.executor(1, pool="hung", worker_processes=1, pod_template=template) as ex:
+        future = ex.submit(work_until_word, outside.address, "a")
+        pod = stop_agent_at_work(kube, "hung", future, outside)
+        name = pod.metadata.name
+        wait_until(lambda: [one.metadata.name != name for one in kube.pods("hung")] == [True], 60)
+        outside.give_word()
+        assert future.result(60) == "a"
+    assert f"pod {name} on node {pod.spec.node_name} is running" in caplog.text
+    assert "is ended, with its Job" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_pod_whose_agent_goes_on_late_stays_and_its_outcome_counts_once(
+    kube, outside, monkeypatch, caplog
+):
+    monkeypatch.setattr(demand, "LOOKS", 15)
+    with kube.executor(1, pool="late", worker_processes=1) as ex:
+        resolved = []
+        future = ex.submit(work_until_word, outside.address, "a")
+        future.add_done_callback(resolved.append)
+        pod = stop_agent_at_work(kube, "late", future, outside)
+        kube.signal_agent(pod, "CONT")
+        wait_until(lambda: "2 pods" in repr(ex), 30)
+        outside.give_word()  # both calls come to their end
+        assert future.result(60) == "a"
+        # More looks than would have ended it, while there is work.
+        assert list(ex.map(time.sleep, [0.5] * 40)) == [None] * 40
+        assert pod.metadata.name in [one.metadata.name for one in kube.running("late")]
+    assert resolved == [future]
+    assert "is ended, with its Job" not in caplog.text
 
 
 @pytest.mark.skipif(

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from faults import work_until_word
 from kubernetes.client.exceptions import ServiceException
 from kubernetes_cluster import wait_until
 
@@ -377,6 +378,24 @@ def test_a_pool_is_deleted_by_its_executor(kube):
         # Kubernetes 1.20 may take 30 s where pods have only just started.
         wait_until(lambda: not (kube.jobs() or kube.running() or kube.secrets()), 60)
         assert ex.submit(pow, 2, 3).result(60) == 8, "what comes afterwards has new pods"
+
+
+def test_a_pod_that_drains_is_listed_until_it_has_ended(kube, outside, capsys):
+    cluster = ["--pods", "kubernetes", "--kubeconfig", kube.kubeconfig]
+    cluster += ["--namespace", kube.namespace]
+
+    def listed():
+        assert main(["pool", "list", *cluster]) == 0
+        return capsys.readouterr().out
+
+    with kube.executor(1, pool="drains") as ex:
+        future = ex.submit(work_until_word, outside.address, "a")
+        outside.wait_for("start a .*")
+        assert main(["pool", "delete", "drains", *cluster]) == 0
+        wait_until(lambda: listed().endswith("  draining\n"), 20)
+        outside.give_word()
+        assert future.result(60) == "a"
+        wait_until(lambda: listed() == "no pools on the cluster\n", 60)
 
 
 def test_a_pool_is_deleted_by_the_command_line(kube, capsys):

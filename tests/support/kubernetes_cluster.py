@@ -189,12 +189,23 @@ class KubernetesCluster:
                 pod.metadata.name, self.namespace, grace_period_seconds=0
             )
             return
+        self._signal(pattern, pod, "KILL")
+
+    def signal_agent(self, pod: Any, signal: str) -> None:
+        """Send a pod's agent a signal from outside; skips the test where that cannot be."""
+        pattern = os.environ.get("K8SFUTURES_TEST_CONTAINERD")
+        if pattern is None:
+            pytest.skip("needs the nodes' containerd (K8SFUTURES_TEST_CONTAINERD)")
+        self._signal(pattern, pod, signal)
+
+    @staticmethod
+    def _signal(pattern: str, pod: Any, signal: str) -> None:
         (status,) = pod.status.container_statuses
         container = status.container_id.removeprefix("containerd://")
         subprocess.run(
             [
                 *("ctr", "-a", pattern.format(node=pod.spec.node_name), "-n", "k8s.io"),
-                *("tasks", "kill", "-s", "KILL", container),
+                *("tasks", "kill", "-s", signal, container),
             ],
             check=True,
             capture_output=True,

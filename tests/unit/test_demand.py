@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k8sfutures.demand import AGAIN, ANSWER, NEVER, SETTLE, Demand
+from k8sfutures.demand import AGAIN, ANSWER, LOOKS, NEVER, SETTLE, Demand
 from k8sfutures.pods import Need
 
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=200)
@@ -238,6 +238,47 @@ def test_a_busy_client_asks_at_once_for_the_pod_that_it_lost() -> None:
     assert demand.take(0.1, busy=True) == Need(8, {"b": 4}, frozenset("ab"))
 
 
+def a_demand_that_lost_a_pod() -> Demand:
+    demand = a_demand(4)
+    demand.joined("a", 4, 0, 0.0)
+    demand.left("a", explained=False)
+    assert asks(demand, 0.0, busy=True)
+    return demand
+
+
+def test_a_pod_that_does_not_come_back_is_called_once_more_and_then_to_be_ended() -> None:
+    demand = a_demand_that_lost_a_pod()
+    called = [demand.listen() for _ in range(LOOKS - 1)]
+    assert called == [["a"] if look == LOOKS // 2 else [] for look in range(1, LOOKS)]
+    assert not asks(demand, 1000.0, busy=True)
+    assert demand.listen() == []
+    assert not asks(demand, 1000.0), "an idle client does not need its CPUs"
+    need = demand.take(1000.0, busy=True)
+    assert need is not None
+    assert need.silent == {"a"}
+    demand.listen()
+    assert not asks(demand, 1000.0, busy=True), "it is asked for once"
+
+
+@pytest.mark.parametrize("what", ["it comes back", "it is known why", "nobody could be heard"])
+def test_a_pod_is_not_ended_that_may_be_in_order(what: str) -> None:
+    demand = a_demand_that_lost_a_pod()
+    for _ in range(LOOKS - 1):
+        demand.listen()
+    match what:
+        case "it comes back":
+            demand.joined("a", 4, 0, 0.0)
+        case "it is known why":
+            demand.explained("a")
+        case _:
+            demand.called(0.0)  # the broker was away, or we were
+    demand.listen()
+    demand.ask()
+    need = demand.take(1000.0, busy=True)
+    assert need is not None
+    assert need.silent == frozenset()
+
+
 def test_a_pod_that_never_answered_is_not_missed_when_it_goes() -> None:
     demand = a_demand(4)
     demand.joined("a", 4, 0, 0.0)
@@ -346,6 +387,7 @@ happenings = st.lists(
         st.tuples(st.just("nobody")),
         st.tuples(st.just("ask")),
         st.tuples(st.just("waiting")),
+        st.tuples(st.just("listen"), st.integers(1, 2 * LOOKS)),
         st.tuples(st.just("time"), st.floats(0, 20)),
     ),
     max_size=25,
@@ -359,24 +401,29 @@ def test_a_question_tells_the_attached_and_the_unexplained_pods(
 ) -> None:
     demand = Demand(cpus, eager=eager)
     attached: dict[str, int] = {}
-    unexplained: set[str] = set()
+    unexplained: dict[str, int] = {}
     now = 0.0
     for event in events:
         match event:
             case ("joined", name, size):
                 demand.joined(name, size, 0, now)
                 attached[name] = size
-                unexplained.discard(name)
+                unexplained.pop(name, None)
             case ("left", name, explained):
                 demand.left(name, explained=explained)
                 attached.pop(name, None)
                 if not explained:
-                    unexplained.add(name)
+                    unexplained.setdefault(name, 0)
             case ("explained", name):
                 demand.explained(name)
-                unexplained.discard(name)
+                unexplained.pop(name, None)
             case ("called",):
                 demand.called(now)
+                unexplained = dict.fromkeys(unexplained, 0)
+            case ("listen", looks):
+                for _ in range(looks):
+                    demand.listen()
+                unexplained = {name: count + looks for name, count in unexplained.items()}
             case ("nobody",):
                 demand.nobody()
             case ("ask",):
@@ -389,7 +436,8 @@ def test_a_question_tells_the_attached_and_the_unexplained_pods(
         need = demand.take(now, busy=True)
         if need is not None:
             assert (need.cpus, need.attached) == (cpus, attached)
-            assert need.unexplained == unexplained
+            assert need.unexplained == unexplained.keys()
+            assert need.silent == {name for name, count in unexplained.items() if count >= LOOKS}
 
 
 def test_a_question_does_not_change_with_what_happens_after_it() -> None:
@@ -416,6 +464,9 @@ def test_nothing_is_asked_before_the_deadline_unless_something_happens(
                 demand.left(values[0], explained=values[1])
             case "called" | "waiting":
                 getattr(demand, name)(now)
+            case "listen":
+                for _ in range(values[0]):
+                    demand.listen()
             case "time":
                 now += values[0]
             case _:

@@ -49,11 +49,14 @@ def test_who_finds_that_a_pod_has_ended_leaves_its_log_to_its_other_clients(tmp_
 def test_logs_of_pods_that_ended_long_ago_are_removed(tmp_path, pod):
     pod("runs", runs=True, age=1e6)
     pod("ended", runs=False, age=1e6)
-    pod("drained", runs=True, age=1e6)
-    (tmp_path / "drained.json").unlink()  # as a pod does that is asked to end
-    list(local._records(tmp_path))
+    pod("drains", runs=True, age=1e6)
+    pod("drained", runs=False, age=1e6)
+    for name in ("drains", "drained"):  # as a pod does that is asked to end
+        (tmp_path / f"{name}.json").rename(tmp_path / f"{name}.draining")
+    found = {one.name: one.draining for one in local._records(tmp_path)}
+    assert found == {"runs": False, "drains": True}
     local._remove_old_logs(tmp_path)
-    assert files(tmp_path) == ["runs.json", "runs.log"]
+    assert files(tmp_path) == ["drains.draining", "drains.log", "runs.json", "runs.log"]
 
 
 @pytest.mark.parametrize(

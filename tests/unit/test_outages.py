@@ -29,6 +29,16 @@ def test_a_start_that_works_at_once_is_not_worth_a_word(outages, told):
     assert told() == []
 
 
+def test_pods_are_heard_while_the_broker_is_there_and_takes_messages(outages):
+    outages.up(100.5)
+    assert outages.hears
+    outages.blocked = "memory"
+    assert not outages.hears
+    outages.blocked = None
+    outages.down(LOST, 200.0)
+    assert not outages.hears
+
+
 def test_each_time_that_it_is_away_is_told_once_and_so_is_its_return(outages, told):
     outages.up(100.5)
     for away in (200.0, 300.0):

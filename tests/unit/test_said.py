@@ -13,6 +13,7 @@ from k8sfutures.worker.said import (
     LAST_LINES,
     MOST_OF_CALL,
     MOST_OF_CLIENT,
+    SOONEST,
     Said,
     Sayings,
     Words,
@@ -63,16 +64,33 @@ class TestBounds:
         for call in range(100):
             self.flood(said, call, 50)
         _, cost = said.take()
-        said.renew(unconfirmed=cost)  # it is kept, to be sent again if need be
+        said.renew(1.0, unconfirmed=cost)  # it is kept, to be sent again if need be
         assert self.flood(said, 101, 50) < 50
-        said.renew(unconfirmed=0)
+        said.renew(2.0, unconfirmed=0)
         assert self.flood(said, 102, 50) == 50
+
+    @pytest.mark.parametrize("every", [0.1, 0.5, 0.7, 1.0])
+    def test_signs_of_life_count_for_the_time_that_has_passed(self, every):
+        """A client confirms at once what a pod says that is to end."""
+        said = Said()
+        said.renew(0.0)
+        sent, told, signs = {1: 0, 2: 0}, 0, int(10 / every)
+        for sign in range(1, signs + 1):
+            for call in sent:
+                self.flood(said, call, 300)
+            for call, _, _, kind, body in said.take()[0]:
+                sent[call] += cost_of(body)
+                told += kind == DROPPED
+            said.renew(sign * every)
+        for size in sent.values():
+            assert 9 < size / MOST_OF_CALL <= 11, "what may come at first, and in each second"
+        assert told <= len(sent) * 10 / SOONEST
 
     def test_what_was_cut_is_told_with_the_next_sign_of_life(self):
         said = Said()
         kept = self.flood(said, 1, 1000)
         said.take()
-        said.renew()
+        said.renew(1.0)
         left = (1000 - kept) * 100
         assert said.take()[0] == [(1, 0, 3, DROPPED, b"%d %d" % (left, left * len(LINE)))]
         assert self.flood(said, 1, 1) == 1
@@ -88,10 +106,10 @@ class TestBounds:
     def test_no_line_begins_in_its_middle(self):
         said = Said()
         assert not said.add(1, 0, 3, STDOUT, b"x" * MOST_OF_CALL + b"the beg")
-        said.renew()
+        said.renew(1.0)
         assert said.add(1, 0, 3, STDOUT, b"inning\nwhole\n")
         assert said.take()[0][-1] == (1, 0, 3, STDOUT, b"whole\n")
-        said.renew()
+        said.renew(2.0)
         assert said.take()[0] == [(1, 0, 3, DROPPED, b"1 7")]
 
     @given(st.lists(st.tuples(st.integers(1, 99_999), st.booleans()), max_size=80))
@@ -103,7 +121,7 @@ class TestBounds:
             said.add(1, 0, 3, STDOUT, text[at : at + size])
             at += size
             if renewed:
-                said.renew()
+                said.renew(float(at))
         said.ended(1, 0)
         lines = size = 0
         for _, _, _, kind, body in said.take()[0]:
@@ -119,7 +137,7 @@ class TestBounds:
         for call in range(10):
             self.flood(said, call, 1000)
             said.ended(call, 0)
-        said.renew()
+        said.renew(1.0)
         assert (said._spent, said._dropped, said._cut) == ({}, {}, set())
 
 
@@ -230,6 +248,15 @@ class TestWhoseWords:
         output, stack = slot.words.last_lines((9, 3))
         assert output == "before"
         assert stack.startswith("Fatal Python error: Segmentation fault")
+
+    def test_and_so_they_are_while_the_process_takes_its_time_to_end(self, slot):
+        sayings = Sayings({4: slot})
+        assert sayings.last_words() == []
+        self.say(slot, sayings, *CRASH)
+        assert sayings.last_words() == [4]
+        for _ in range(9):
+            sayings.tick([4])
+        assert self.say(slot, sayings) == b""
 
     @pytest.mark.parametrize("how", ["it says more", "time passes", "it is too much"])
     def test_those_of_another_process_come_as_soon_as_that_is_known(self, slot, how):

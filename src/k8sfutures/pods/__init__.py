@@ -83,6 +83,8 @@ class Need:
         answered: every pod that has ever answered this client.
         unexplained: pods that were lost without anybody knowing why; `PodEnded` tells.
         answering: whether pods are at the broker of which none has answered yet.
+        silent: those of the unexplained that could have come back by now, and have not: where they
+            are there still, they hold CPUs for nobody, and are to be ended.
     """
 
     cpus: int | None = None
@@ -90,6 +92,7 @@ class Need:
     answered: frozenset[str] = frozenset()
     unexplained: frozenset[str] = frozenset()
     answering: bool = False
+    silent: frozenset[str] = frozenset()
 
 
 class PodSource(Protocol):

@@ -5,7 +5,8 @@ the client (a session of its own, output to a log file) and outlives it; a small
 pod says that it is there, so that the next client starts none.
 
 Folder of a pool: ``<cache>/pods/<pool>@<host>.<broker>/``, with ``<pod>.json`` (pid and start
-time of the agent) and ``<pod>.log``.
+time of the agent, and its CPU ids in the order in which it uses them) and ``<pod>.log``. The pod
+makes ``<pod>.draining`` of the former when it is told to end.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ..machine import cache_folder, start_time
 from ..tls import tls_of
 from ..values import dataclass
 from . import Credentials, Need, PodEnded, PodEvent, StartupNews
+from .spread import least_used_first
 from .stopped import StoppedPods
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,10 @@ _TAIL: Final = 2000
 _KEPT: Final = 3600.0
 """Seconds after its last line for which the log of a pod that has ended stays: each of its clients
 takes from it why the pod has ended, some of them later than others."""
+
+
+_RECORDS: Final = (".json", ".draining")
+"""Endings of the record of a pod: as it starts, and when it takes no calls any more."""
 
 
 class LocalPods:
@@ -97,13 +103,12 @@ class LocalPods:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._locked():
-                pods = list(_records(self._folder))
+                pods = [pod for pod in _records(self._folder) if not pod.draining]
                 _remove_old_logs(self._folder)
                 running = {pod.name: pod.pid for pod in pods}
                 silent = {name: running[name] for name in running.keys() - need.attached.keys()}
-                taken = {cpu_id for pod in pods for cpu_id in pod.cpu_ids}
-                for cpu_ids in self._shares():
-                    if taken.isdisjoint(cpu_ids) and not self._retired:
+                for cpu_ids in self._shares({one for pod in pods for one in pod.cpu_ids}):
+                    if not self._retired:
                         name, pid = self._start(credentials, cpu_ids)
                         running[name] = pid
         except OSError as error:
@@ -183,20 +188,31 @@ class LocalPods:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One client at a time starts pods; the lock is held for some milliseconds."""
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        """One client at a time starts pods; the lock is held for some milliseconds.
 
-    def _shares(self) -> list[list[int]]:
-        """CPU ids for each pod to start."""
-        cpus = sorted(os.sched_getaffinity(0))
+        One lock for all pools of this machine: pods that start together take different CPUs.
+        """
+        with (self._folder.parent / f"lock.{platform.node()}").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                # Closing it would leave it to a process that another thread has forked meanwhile.
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def _shares(self, taken: set[int]) -> list[list[int]]:
+        """CPU ids for each pod to start, where the pool's pods have taken some."""
+        cpus = os.sched_getaffinity(0)
         size = self._settings.worker_processes or len(cpus)
         if size > len(cpus):
             raise PodsUnavailable(
                 f"worker_processes={size} is more than the {len(cpus)} CPUs of this machine"
             )
-        return [cpus[at : at + size] for at in range(0, len(cpus) - size + 1, size)]
+        free = cpus - taken
+        if len(free) < size:
+            return []
+        order = least_used_first(free, [pod.cpu_ids for pod in local_pods()])
+        return [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
 
     def _start(self, credentials: Credentials, cpu_ids: list[int]) -> tuple[str, int]:
         name = f"pod-{uuid.uuid4().hex[:12]}"
@@ -313,17 +329,19 @@ class LocalPod:
         name: the pod's.
         pool: name of its pool.
         pid: process id of its agent.
-        cpu_ids: one for each of its CPU processes.
+        cpu_ids: one for each of its CPU processes, in the order in which it uses them.
+        draining: whether it was told to end: it takes no calls any more.
     """
 
     name: str
     pool: str
     pid: int
     cpu_ids: tuple[int, ...]
+    draining: bool = False
 
 
 def local_pods() -> list[LocalPod]:
-    """The local pods of this user that run on this machine, of every pool."""
+    """The local pods of this user that run on this machine, of every pool, draining or not."""
     folders = sorted((cache_folder() / "pods").glob(f"*@{platform.node()}.*"))
     return [pod for folder in folders for pod in _records(folder)]
 
@@ -348,7 +366,7 @@ def stop_local_pods(pool: str | None = None) -> list[LocalPod]:
 
 def _records(folder: Path) -> Iterator[LocalPod]:
     """The pods of a pool that run; the records of those that do not are removed."""
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(path for ending in _RECORDS for path in folder.glob(f"*{ending}")):
         try:
             record = json.loads(path.read_text())
             pid, started = int(record["pid"]), int(record["started"])
@@ -356,17 +374,18 @@ def _records(folder: Path) -> Iterator[LocalPod]:
         except (ValueError, KeyError, TypeError, OSError):
             pid, started, cpu_ids = 0, 0, ()
         if start_time(pid) == started:
-            yield LocalPod(path.stem, folder.name.rpartition("@")[0], pid, cpu_ids)
+            pool, draining = folder.name.rpartition("@")[0], path.suffix == _RECORDS[1]
+            yield LocalPod(path.stem, pool, pid, cpu_ids, draining)
         else:
             path.unlink(missing_ok=True)
 
 
 def _remove_old_logs(folder: Path) -> None:
-    """Remove the logs of pods that ended long ago, or were asked to (they have no file then)."""
+    """Remove the logs of pods that ended long ago: they have no record."""
     for path in folder.glob("*.log"):
         with contextlib.suppress(FileNotFoundError):  # another client was faster
             age = time.time() - path.stat().st_mtime
-            if age > _KEPT and not path.with_suffix(".json").exists():
+            if age > _KEPT and not any(path.with_suffix(one).exists() for one in _RECORDS):
                 path.unlink()
 
 

@@ -77,6 +77,11 @@ WORK_KEPT: Final = 600.0
 """Seconds that a pod stays without a broker, at least, while it has work of a client or outcomes
 that one has not got: a broker that comes back gets them."""
 
+UNHEARD: Final = 90.0
+"""Seconds without a word from any client after which a pod that is to end waits for none to take
+its outcomes: a broker that is away for a minute still gets them. Afterwards their calls run again
+elsewhere, should their client be there still."""
+
 CLOSING: Final = 5.0
 """Seconds to leave a broker in peace, which it may not answer while it takes no messages."""
 
@@ -118,6 +123,7 @@ class Agent:
         self._watchdog = Watchdog(loop, self._dispatcher, self._carry_out)
         self._log = PodLog()
         self._last_heard: dict[str, float] = {}
+        self._heard_at = time.monotonic()  # any client
         self._missing: dict[str, float] = {}  # clients whose queue is gone, and since when
         self._carrying_out = False
         self._flush_due = False
@@ -227,7 +233,7 @@ class Agent:
         if type(message) is Yield:
             self._yield(message)
             return
-        self._last_heard[sender] = time.monotonic()
+        self._heard_at = self._last_heard[sender] = time.monotonic()
         self._missing.pop(sender, None)
         self._understood(sender, message)
         self._carry_out()
@@ -340,7 +346,8 @@ class Agent:
         now = time.monotonic()
         self._log.renew()
         if self._deaf_since is None:
-            self._dispatcher.tick(now)
+            ending = self._crew.on_the_way_out(self._dispatcher.said.last_words())
+            self._dispatcher.tick(now, ending)
             self._carry_out()
             self._look_after_clients(now)
         if self._dispatcher.clients:
@@ -354,8 +361,8 @@ class Agent:
             self.drain(f"no broker for {stay:g} s")
             self._stop()
             return
-        self._end_if_drained()
-        self._loop.call_later(TICK, self._tick)
+        if not self._end_if_drained():
+            self._loop.call_later(TICK, self._tick)
 
     def _look_after_clients(self, now: float) -> None:
         clients = set(self._dispatcher.clients)
@@ -382,10 +389,18 @@ class Agent:
             return max(0.0, min(until, self._missing[client] + GONE) - now)
         return max(0.0, until - now) if silence > SILENCE else -1.0
 
-    def _end_if_drained(self) -> None:
-        if self._ending is not None and not self._dispatcher.busy:
-            self._endpoint.broadcast(self._codec.encode(Goodbye(self._ending)))
-            self._stop()
+    def _end_if_drained(self) -> bool:
+        if self._ending is None:
+            return False
+        if self._dispatcher.busy:
+            if self._dispatcher.is_at_work() or time.monotonic() - self._heard_at <= UNHEARD:
+                return False
+            logger.warning(
+                "ending with outcomes that no client has taken: none was heard for %g s", UNHEARD
+            )
+        self._endpoint.broadcast(self._codec.encode(Goodbye(self._ending)))
+        self._stop()
+        return True
 
     def _stop(self) -> None:
         self._endpoint.close(self._loop.stop)

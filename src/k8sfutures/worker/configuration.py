@@ -2,11 +2,11 @@
 
 One JSON object with ``url``, ``key`` (hexadecimal), ``pool``, ``name``, ``warm_for`` (seconds),
 and optionally ``tls`` (as `Tls.as_dict` makes it), ``cpu_ids`` (a list), ``processes`` (how many
-of them), ``node``, ``shape``, ``pool_cpus``, ``connect_within`` and ``record`` (a file to remove
-when the pod takes no calls any more). It comes in a file or on standard input, because arguments
-and environment can be read by others; what is no secret may come in the environment, as
-``K8SFUTURES_POD_CONFIG`` (the same object, without those fields), ``K8SFUTURES_POD_NAME`` and
-``K8SFUTURES_NODE``.
+of them), ``node``, ``shape``, ``pool_cpus``, ``connect_within`` and ``record`` (a file whose name
+ends with ``.draining`` when the pod takes no calls any more). It comes in a file or on standard
+input, because arguments and environment can be read by others; what is no secret may come in the
+environment, as ``K8SFUTURES_POD_CONFIG`` (the same object, without those fields),
+``K8SFUTURES_POD_NAME`` and ``K8SFUTURES_NODE``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class PodConfig:
         url: the broker's.
         tls: for ``amqps://``, or None.
         pool: the pool's name.
-        record: a file to remove when the pod takes no calls any more, or None.
+        record: a file to rename when the pod takes no calls any more, or None.
         agent: for the agent.
     """
 

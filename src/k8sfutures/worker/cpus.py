@@ -20,9 +20,9 @@ def available(allotted: Sequence[int] | None = None, count: int | None = None) -
         count: how many to use at most, or None.
 
     Returns:
-        Ids in ascending order, at least one; see `choose` for which. A CPU quota of the cgroup
-        (``cpu.max``, Linux's cgroup v2; ``cpu.cfs_quota_us``, v1) lowers their number: with a
-        quota of two CPUs on a machine of 64, two CPU processes run, not 64 that are throttled.
+        Ids in the order of the allotment, at least one; see `choose` for which. A CPU quota of the
+        cgroup (``cpu.max``, Linux's cgroup v2; ``cpu.cfs_quota_us``, v1) lowers their number: with
+        a quota of two CPUs on a machine of 64, two CPU processes run, not 64 that are throttled.
     """
     ids = choose(os.sched_getaffinity(0), _online(_ONLINE), allotted)
     quota = _quota(_CGROUP)
@@ -45,7 +45,7 @@ def choose(cpuset: set[int], online: set[int] | None, allotted: Sequence[int] | 
         allotted: the ids that whoever started the pod chose, or None.
 
     Returns:
-        Ids in ascending order, as many as were allotted.
+        Ids in the order of the allotment, as many as were allotted: the first are used first.
 
         - A cpuset of just as many CPUs, and not the whole machine, is the pod's alone, as the
           kubelet's static CPU manager gives one: these CPUs, whichever were allotted.
@@ -57,9 +57,9 @@ def choose(cpuset: set[int], online: set[int] | None, allotted: Sequence[int] | 
         - The same holds on a whole machine, even for ids that it does not have: then the node
           offers more CPUs than there are.
     """
-    ids = sorted(set(allotted or ()))
+    ids = list(dict.fromkeys(allotted or ()))
     if not ids or (len(cpuset) == len(ids) and cpuset != online):
-        return sorted(cpuset)
+        return [*(one for one in ids if one in cpuset), *sorted(cpuset.difference(ids))]
     return ids
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgpack
@@ -25,6 +25,7 @@ from .processes import (
     Channels,
     ZygoteHandle,
     ending,
+    is_ending,
 )
 from .spare import NOWHERE, Spare
 from .store import Store
@@ -140,6 +141,11 @@ class Crew:
             channels.ended = True
             channels.kill(END_SIGNAL)
             self._kill_later(channels, END_WITHIN)
+
+    def on_the_way_out(self, cpu_ids: Iterable[int]) -> list[int]:
+        """Those of these CPU ids whose process is on its way out."""
+        pids = {cpu_id: self._channels[cpu_id].pid for cpu_id in cpu_ids}
+        return [cpu_id for cpu_id, pid in pids.items() if pid is not None and is_ending(pid)]
 
     def _kill_later(self, channels: Channels, within: float = KILL_AFTER) -> None:
         def insist() -> None:

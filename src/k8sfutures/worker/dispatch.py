@@ -12,7 +12,7 @@ Exactly once
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any, Final
 
@@ -237,9 +237,9 @@ class Dispatcher(Assignment):
         self._left(client)
         self._feed()
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, ending: Collection[int] = ()) -> None:
         """Drop the clients whose lease has run out; hold back no words; tell who cannot go on."""
-        self.said.tick()
+        self.said.tick(ending)
         for client in list(self._clients.values()):
             if client.deadline < now:
                 self.drop(client.name, SIGKILL)

@@ -181,7 +181,7 @@ class Client:
         self.group = max(self.group, message.group)
         if message.reporting != self.reporting:
             self.reporting = message.reporting
-        self.said.renew(sum(self._unheard.values()))
+        self.said.renew(now, sum(self._unheard.values()))
 
     def confirm(self, number: int) -> None:
         """The client has what was sent up to this number."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgpack
@@ -31,6 +32,7 @@ __all__ = [
     "Channels",
     "ZygoteHandle",
     "ending",
+    "is_ending",
 ]
 
 _READ: Final = 1 << 18
@@ -289,6 +291,22 @@ class ZygoteHandle:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process is on its way out, or gone.
+
+    That may take a while: the kernel writes its core (Linux says so since 4.15), then takes its
+    memory apart.
+
+    Args:
+        pid: of a process that has not been waited for.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return "\nCoreDumping:\t1\n" in status or "\nVmSize:" not in status
 
 
 def ending(status: int) -> dict[str, int | None]:

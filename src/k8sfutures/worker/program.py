@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -53,7 +54,9 @@ def run(zygote: ZygoteHandle) -> None:
 
     def stop(number: int, _frame: object) -> None:
         if given.record is not None:  # who looks for pods from now on starts another
-            Path(given.record).unlink(missing_ok=True)
+            record = Path(given.record)
+            with contextlib.suppress(FileNotFoundError):  # it is the second signal
+                record.rename(record.with_suffix(".draining"))
         reason = f"received {signal.Signals(number).name}"
         loop.add_callback_threadsafe(lambda: agent.drain(reason))
 

@@ -2,10 +2,11 @@
 
 Pure, as the dispatcher is that uses it. A call can print more than anyone wants to read, and
 must harm nobody by it: neither the agent's memory nor the broker nor the client. So a pod sends
-a client no more than `MOST_OF_CLIENT` between two of its signs of life, which come every second,
-and of one call no more than `MOST_OF_CALL`. What is above is cut, counted and told. A client
-that does not read (a program that is stopped, say) gives no sign of life, and so never has more
-than that waiting at the broker from any pod.
+a client no more than `MOST_OF_CLIENT` in a second, and of one call no more than `MOST_OF_CALL`.
+What is above is cut, counted and told. It is the client's signs of life that let it send more: one
+comes every second, and some besides, as a client confirms at once what a pod says that is to end;
+those count for the time that has passed. A client that does not read (a program that is stopped,
+say) gives none, and so never has more than that waiting at the broker from any pod.
 
 What was sent is kept until the client has confirmed it, and sent again when a connection was lost.
 That counts as well, so that what is said while the broker is away is bounded in the same way.
@@ -13,8 +14,9 @@ That counts as well, so that what is said while the broker is away is bounded in
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,11 +26,15 @@ if TYPE_CHECKING:
     from .ledger import Slot
 
 MOST_OF_CALL: Final = 2 << 20
-"""Bytes, as `cost_of` counts them, of one call between two signs of life: 14,000 lines of 80
-characters, faster than one can read."""
+"""Bytes, as `cost_of` counts them, of one call in a second: 14,000 lines of 80 characters, faster
+than one can read."""
 
 MOST_OF_CLIENT: Final = 8 << 20
 """Likewise of all calls of a client, on this pod."""
+
+SOONEST: Final = 0.5
+"""Seconds after a sign of life in which another lets nothing more be sent: what was cut is not to
+be told each time."""
 
 OF_A_LINE: Final = 64
 """Bytes that a line counts as beside its text: short ones cost the client as much."""
@@ -75,6 +81,7 @@ class Said:
         self.lines: list[Line] = []
         self._size = 0  # of them
         self._left = MOST_OF_CLIENT
+        self._renewed = -math.inf
         self._spent: dict[tuple[int, int], int] = {}
         self._dropped: dict[tuple[int, int], list[int]] = {}  # CPU id, lines, bytes
         self._cut: set[tuple[int, int, int]] = set()  # whose line was cut, with its kind
@@ -133,14 +140,21 @@ class Said:
         if self._cut:
             self._cut -= {(call, item, STDOUT), (call, item, STDERR)}
 
-    def renew(self, unconfirmed: int = 0) -> None:
+    def renew(self, now: float, unconfirmed: int = 0) -> None:
         """The client has given a sign of life.
 
         Args:
+            now: the time.
             unconfirmed: bytes, as `cost_of` counts them, that were taken and that it may not have.
         """
-        self._left = MOST_OF_CLIENT - self._size - unconfirmed
-        self._spent.clear()
+        seconds = min(1.0, now - self._renewed)
+        if seconds < SOONEST:
+            return
+        self._renewed = now
+        most = MOST_OF_CLIENT - self._size - unconfirmed
+        self._left = min(most, self._left + int(MOST_OF_CLIENT * seconds))
+        less = int(MOST_OF_CALL * seconds)
+        self._spent = {key: cost - less for key, cost in self._spent.items() if cost > less}
         for key in list(self._dropped):
             self._tell(key)
 
@@ -297,10 +311,18 @@ class Sayings:
         (token, item), body = slot.words.let_go()
         self._say(slot, token, item, STDERR, body)
 
-    def tick(self) -> None:
-        """Some time has passed, in which a process that crashes would have ended."""
+    def last_words(self) -> list[int]:
+        """CPU ids of the processes that may have said their last words."""
+        return [slot.cpu_id for slot in self._slots.values() if slot.words.held]
+
+    def tick(self, ending: Collection[int] = ()) -> None:
+        """Some time has passed, in which a process that crashes would have ended.
+
+        Args:
+            ending: CPU ids of processes that do, but whose core takes its time to be written.
+        """
         for slot in self._slots.values():
-            if slot.words.is_alive():
+            if slot.cpu_id not in ending and slot.words.is_alive():
                 self.release(slot)
 
     def _say(self, slot: Slot, token: int, item: int, kind: int, body: bytes) -> bool:

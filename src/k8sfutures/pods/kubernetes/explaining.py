@@ -23,10 +23,10 @@ class Explainer:
         """When `explain` is to be called."""
 
     def wonder(self, pods: frozenset[str], now: float) -> None:
-        """Nobody knows why these were lost."""
+        """Nobody knows why these were lost; of others it is known, or they are back."""
         if pods - self._unexplained:
-            self._unexplained |= pods
             self.due = now
+        self._unexplained = set(pods)
 
     def explained(self, pod: str) -> None:
         """It is known."""

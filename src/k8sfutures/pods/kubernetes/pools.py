@@ -7,7 +7,7 @@ from ...values import dataclass
 from .api import KubeApi
 from .jobs import Jobs
 from .labels import CPU_IDS, POOL_NAME, SELECTOR
-from .stories import story_of
+from .stories import State, story_of
 
 
 def connect(settings: Settings) -> KubeApi:
@@ -21,7 +21,10 @@ def connect(settings: Settings) -> KubeApi:
 
 @dataclass(frozen=True, slots=True)
 class ListedPod:
-    """A pod on the cluster: its pool, name, node, CPU ids (separated by commas), and phase."""
+    """A pod on the cluster: its pool, name, node, CPU ids (separated by commas), and phase.
+
+    The phase is how far it has come (`stories.State`), or ``draining``.
+    """
 
     pool: str
     name: str
@@ -49,7 +52,10 @@ def list_pods(settings: Settings) -> list[ListedPod]:
         annotations = pod["metadata"].get("annotations") or {}
         story = story_of(pod)
         pool, cpu_ids = annotations.get(POOL_NAME, "?"), annotations.get(CPU_IDS, "?")
-        found.append(ListedPod(pool, story.name, story.node, cpu_ids, story.state.name.lower()))
+        phase = story.state.name.lower()
+        if story.state is not State.ENDED and pod["metadata"].get("deletionTimestamp"):
+            phase = "draining"
+        found.append(ListedPod(pool, story.name, story.node, cpu_ids, phase))
     return sorted(found, key=lambda pod: (pod.pool, pod.name))
 
 

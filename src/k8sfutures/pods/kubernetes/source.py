@@ -27,7 +27,7 @@ from .pools import connect, delete_pool
 from .room import LOOK_AGAIN, Room
 from .roster import NEVER, Ending, Roster
 from .shape import broker_urls, pod_spec, registry_of, size_of
-from .stories import absent_volumes, has_mounted, refused_creations
+from .stories import State, absent_volumes, has_mounted, refused_creations
 from .survey import FailedNodes, Survey, look_over
 from .watcher import Changed, Heard, Listed, Watcher, WatcherDied
 
@@ -180,12 +180,13 @@ class KubernetesPods:
         survey = self._survey(api, Membership(self._pool, mark, need.answered))
         self._refuse_mixture(survey.mine)
         now = time.monotonic()
+        jobs = Jobs(api, self._pool)
+        self._end_silent(jobs, survey, need.silent)
         have = sum(need.attached.values())
         have += survey.expect(self._roster, need.answered, now)
         missing = None if need.cpus is None else max(0, need.cpus - have)
         nodes = survey.nodes
         placements = place(nodes, self._size, missing)
-        jobs = Jobs(api, self._pool)
         if placements:
             total = have + sum(len(one.cpu_ids) for one in placements)
             # Where others have CPUs that may become free, what there is now is not all.
@@ -237,6 +238,28 @@ class KubernetesPods:
                     "pool (setting pool), or remove that one (k8sfutures pool delete)"
                 )
                 raise ClusterError(text) if self._need.attached else PodMismatch(text)
+
+    def _end_silent(self, jobs: Jobs, survey: Survey, silent: frozenset[str]) -> None:
+        """End pods that do not come back, and that Kubernetes believes to run.
+
+        It sees that a container is there, not that its agent is hung or cannot reach the broker.
+        No other client hears such a pod, either; each of them may be the one that ends it.
+        """
+        for one in survey.mine:
+            story = self._roster.story(self._roster.pod_of(one["metadata"]["name"]) or "")
+            if (
+                story is None
+                or story.name not in silent
+                or story.state is not State.RUNNING
+                or story.uid != one["metadata"]["uid"]
+            ):
+                continue
+            logger.warning(
+                "%s, by what Kubernetes says, but does not answer at the broker any more: it is "
+                "hung, or cannot reach it, and holds its CPUs; it is ended, with its Job %s",
+                *(story.words, story.job),
+            )
+            jobs.remove(one, "as its pod does not answer")
 
     def _wait_for_room(self, nodes: list[Node], now: float, *, nothing: bool) -> None:
         """Pods of ours hold CPUs: unused ones are asked to end, others may by themselves."""
