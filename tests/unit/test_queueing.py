@@ -1,10 +1,13 @@
 """Who waits for CPUs that others have, and what is said of it: once, and who has them."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from k8sfutures.client_names import in_words, new_name
+from k8sfutures.client_names import has_ended, in_words, new_name
 from k8sfutures.messages import Attach, Group, Occupied
 from k8sfutures.queueing import FRESH, Queueing
 from k8sfutures.worker.dispatch import Dispatcher
@@ -104,3 +107,16 @@ def test_a_client_is_named_by_its_process():
     assert re.fullmatch(r"[A-Za-z0-9.-]{1,100}", name)
     assert re.match(r"process \d+ on ", in_words(name))
     assert in_words("another") == "another"
+
+
+def test_whether_a_client_has_ended_is_known_of_processes_of_this_machine_alone():
+    name = new_name()
+    assert not has_ended(name)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    theirs = name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    assert has_ended(theirs), "though its parent has not heard of it"
+    ended.wait()
+    assert has_ended(theirs)
+    assert not has_ended(theirs.replace("client-", "client-another-", 1))
+    assert not has_ended("another")

@@ -38,6 +38,7 @@ class AgentConfig:
         pool_cpus: CPUs of the whole pool, or 0 where that is not known; for its clients.
         connect_within: seconds that it has to find the broker for the first time, or None for
             as long as it stays.
+        is_local: whether it is a process of a machine on which its clients may be processes, too.
     """
 
     name: str
@@ -48,6 +49,7 @@ class AgentConfig:
     shape: dict[str, str] = field(default_factory=dict)
     pool_cpus: int = 0
     connect_within: float | None = None
+    is_local: bool = False
 
     def hello(self, versions: Versions, address: str = "") -> Hello:
         """What this pod says of itself; what it holds is not in there.
@@ -120,6 +122,7 @@ def read(text: str, environ: Mapping[str, str]) -> PodConfig:
                 shape={str(key): str(value) for key, value in given.get("shape", {}).items()},
                 pool_cpus=int(given.get("pool_cpus", 0)),
                 connect_within=None if within is None else float(within),
+                is_local=given.get("record") is not None,
             ),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
