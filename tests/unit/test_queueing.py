@@ -59,6 +59,38 @@ def test_who_has_a_cpu_or_nothing_to_do_waits_for_nobody(dispatcher):
         assert dispatcher.occupancy.look(now) == {}
 
 
+def finish(dispatcher, cpu_id):
+    """What runs there ends; the process takes what comes next, if anything does."""
+    (token,) = dispatcher._slots[cpu_id].jobs
+    dispatcher.frames(cpu_id, [(token, 0, 0, 2_000_000, b"")])
+
+
+def holders_of(dispatcher):
+    return [slot.client.name for slot in dispatcher._slots.values()]
+
+
+def test_who_takes_turns_with_others_is_not_told_of_waiting(dispatcher):
+    """It waits whenever one looks, but each time for a CPU that it has had in between."""
+    submit(dispatcher, HOLDER, 1, 2, 3, 4)
+    submit(dispatcher, SELF, 1, 2)
+    assert holders_of(dispatcher) == [HOLDER, HOLDER]
+    assert dispatcher.occupancy.look(10.0) == {}
+    finish(dispatcher, 0)
+    assert holders_of(dispatcher) == [SELF, HOLDER], "its turn, between two looks"
+    finish(dispatcher, 0)
+    assert holders_of(dispatcher) == [HOLDER, HOLDER]
+    assert dispatcher.occupancy.look(10.0 + WAIT) == {}, "it waits since its turn"
+    assert dispatcher.occupancy.look(10.0 + 2 * WAIT) == {SELF: {HOLDER: 2}}
+
+
+def test_a_client_whose_initializer_has_failed_waits_for_nobody(dispatcher):
+    submit(dispatcher, HOLDER, 1, 2)
+    submit(dispatcher, SELF, 1)
+    dispatcher._clients[SELF].failed = True
+    for now in (10.0, 20.0):
+        assert dispatcher.occupancy.look(now) == {}
+
+
 # --- at the client
 
 
@@ -74,6 +106,13 @@ def test_it_is_said_once_for_each_wait():
     )
     assert queueing.heard("pod", message, ["pod"], 11.0) is None
     assert queueing.heard("pod", message, ["pod"], 11.1 + FRESH), "another wait"
+
+
+def test_one_cpu_is_not_all_of_them():
+    assert Queueing().heard("pod", occupied((HOLDER, 1, -1)), ["pod"], 10.0) == (
+        "calls wait: the only CPU of their pod works for another client: process 4242 on desk "
+        "(1 CPU)"
+    )
 
 
 def test_when_the_end_of_the_wait_becomes_known_it_is_said():
