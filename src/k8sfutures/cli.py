@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("list", help=text, description=text).set_defaults(run=_pods_list)
     text = "let them finish what runs, then end"
     stop = actions.add_parser("stop", help=text, description=text)
-    stop.add_argument("pool", nargs="?", help="only the pods of this pool")
+    stop.add_argument("pool", nargs="?", type=cli_pool.pool, help="only the pods of this pool")
     stop.set_defaults(run=_pods_stop)
 
     cli_image.add_parser(commands)

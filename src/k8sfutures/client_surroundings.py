@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 from .address import parse_amqp_url
 from .config import SECRET_VARIABLES, Pods, Settings
+from .machine import working_folder
 from .surroundings import Surroundings, Variables, variables
 
 _OF_PODS: Final = frozenset({"K8SFUTURES_NODE", "K8SFUTURES_POD_CONFIG", "K8SFUTURES_POD_NAME"})
@@ -31,7 +31,7 @@ def surroundings_for(settings: Settings, pods: Pods) -> bytes:
     return Surroundings(
         argv=[str(one) for one in getattr(sys, "argv", [""])],
         main=_text(getattr(sys.modules.get("__main__"), "__file__", None)),
-        directory=_working_directory() if here else None,
+        directory=_text(working_folder()) if here else None,
         own=_own_variables() if here and _is_on_this_machine(settings.amqp_url) else None,
         named={os.fsencode(k): os.fsencode(v) for k, v in (settings.environment or {}).items()},
     ).pack()
@@ -44,13 +44,6 @@ def _own_variables() -> Variables:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _working_directory() -> str | None:
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:  # removed meanwhile
-        return None
 
 
 def _is_on_this_machine(url: str | None) -> bool:

@@ -41,6 +41,17 @@ def test_to_delete_all_of_no_pools_is_done_already(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "no pods of any pool are there\n"
 
 
+@pytest.mark.parametrize("name", ["", "a b"])
+@pytest.mark.parametrize("command", ["pool delete", "pods stop"])
+def test_what_is_no_name_stands_for_no_pool(
+    capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command.split(), name])
+    assert end.value.code == 2
+    assert f"{name!r} can be no pool's name" in capsys.readouterr().err
+
+
 def test_no_pools_are_listed_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pool", "list", *LOCAL]) == 0
     assert capsys.readouterr().out == "no pools on this machine\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,6 +37,20 @@ def pod(tmp_path):
 
 def files(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_local_broker_that_does_not_start_is_told_before_pods_that_do_not_answer(monkeypatch):
+    """The error of the one has the end of its log; that of the others would say nothing."""
+    given = []
+
+    def start(*, timeout):
+        given.append(timeout)
+        return "amqp://me:secret@127.0.0.1:1/"
+
+    monkeypatch.setattr(local, "ensure_local_broker", start)
+    with contextlib.closing(local.LocalPods(Settings(startup_timeout=100), "pool")) as pods:
+        pods.credentials()
+    assert given == [90]
 
 
 def test_who_finds_that_a_pod_has_ended_leaves_its_log_to_its_other_clients(tmp_path, pod):

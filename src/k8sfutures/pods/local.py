@@ -40,6 +40,10 @@ from .stopped import StoppedPods
 
 logger = logging.getLogger(__name__)
 
+_BROKERS_SHARE: Final = 0.9
+"""Of ``startup_timeout``, for the start of a local broker: if it takes longer, the error is to come
+that says so, and not the one that no pod has answered."""
+
 _TAIL: Final = 2000
 """Characters of a pod's log that an error shows."""
 
@@ -83,7 +87,8 @@ class LocalPods:
 
     def credentials(self) -> Credentials:
         """The configured broker's, or the local one's, which is started if need be."""
-        url = self._settings.amqp_url or ensure_local_broker(timeout=self._settings.startup_timeout)
+        timeout = _BROKERS_SHARE * self._settings.startup_timeout
+        url = self._settings.amqp_url or ensure_local_broker(timeout=timeout)
         secret = self._settings.secret or parse_amqp_url(url).password
         return Credentials(url, derive_key(secret), self._tls)
 
@@ -108,7 +113,8 @@ class LocalPods:
                         running[name] = pid
         except OSError as error:
             raise PodsUnavailable(
-                f"cannot start local pods with files in {self._folder}: {error}"
+                f"cannot start local pods with files in {self._folder}: {error}. See that the "
+                "folder can be written to, or name another cache folder in K8SFUTURES_CACHE_DIR"
             ) from error
         for name, pid in running.items():
             self._watch_pid(name, pid)
@@ -323,9 +329,21 @@ class LocalPod:
 
 
 def local_pods() -> list[LocalPod]:
-    """The local pods of this user that run on this machine, of every pool."""
-    folders = sorted((cache_folder() / "pods").glob(f"*@{platform.node()}.*"))
-    return [pod for folder in folders for pod in _records(folder)]
+    """The local pods of this user that run on this machine, of every pool.
+
+    Raises:
+        PodsUnavailable: their files cannot be read.
+        SettingValueError: see `cache_folder`.
+    """
+    folder = cache_folder() / "pods"
+    try:
+        folders = sorted(folder.glob(f"*@{platform.node()}.*"))
+        return [pod for folder in folders for pod in _records(folder)]
+    except OSError as error:
+        raise PodsUnavailable(
+            f"cannot tell which local pods run, by the files in {folder}: {error}. See that this "
+            "user can read and write there, or name another cache folder in K8SFUTURES_CACHE_DIR"
+        ) from error
 
 
 def stop_local_pods(pool: str | None = None) -> list[LocalPod]:

@@ -163,6 +163,14 @@ def test_what_is_no_kubeconfig_is_refused_in_words(tmp_path: Path, text: str) ->
         KubeApi(str(file))
 
 
+@pytest.mark.parametrize("text", ["root:x:0:0", "contexts"])
+def test_what_has_not_the_form_of_one_is_told_so(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config"
+    file.write_text(text, "utf-8")
+    with pytest.raises(ClusterError, match="cannot be used: it does not have the form of one; see"):
+        KubeApi(str(file))
+
+
 def test_several_files_are_left_to_kubernetes_client(tmp_path: Path) -> None:
     file = written(tmp_path, kubeconfig({"server": "https://k8s.example"}, {}))
     assert plain_kubeconfig(f"{file}:{file}", None) is None

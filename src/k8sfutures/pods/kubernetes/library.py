@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ...errors import ClusterError
+from ...machine import expanded, is_file
 from .plain import ACCOUNT
 from .transport import CONNECT_TIMEOUT, CONNECTIONS, HEADERS, Found, innermost, socket_options
 
@@ -85,9 +85,10 @@ def load_kubeconfig(given: str, context: str | None) -> Found:
     from kubernetes.client import Configuration
     from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
-    if not any(Path(one).expanduser().is_file() for one in given.split(os.pathsep) if one):
+    if not any(is_file(expanded(one)) for one in given.split(os.pathsep) if one):
         raise ClusterError(
-            f"there is no kubeconfig {given} (setting kubeconfig, or KUBECONFIG in the environment)"
+            f"there is no kubeconfig file {given} (setting kubeconfig, or KUBECONFIG in the "
+            "environment)"
         )
     configuration = Configuration()
     try:
@@ -104,8 +105,10 @@ def load_kubeconfig(given: str, context: str | None) -> Found:
         raise
     except Exception as error:
         # The client's own, PyYAML's, a missing file's, and those of plug-ins that log in.
+        no_form = isinstance(error, TypeError | AttributeError)
+        words = "it does not have the form of one" if no_form else innermost(error)
         raise ClusterError(
-            f"the kubeconfig {given} cannot be used: {innermost(error)}; "
+            f"the kubeconfig {given} cannot be used: {words}; "
             "see the settings kubeconfig and context"
         ) from error
     name = current["name"]
