@@ -18,7 +18,7 @@ def add_parser(commands: Any) -> None:
     Args:
         commands: what `argparse.ArgumentParser.add_subparsers` returned.
     """
-    text = "warm pools, where the settings say that pods run (as for an executor)"
+    text = "the warm pools, on the cluster or on this machine, as the settings say"
     parser = commands.add_parser("pool", help=text, description=text)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
@@ -39,9 +39,13 @@ def add_parser(commands: Any) -> None:
     delete.set_defaults(run=_delete)
 
     for command in (listing, delete):
-        command.add_argument("--pods", choices=["kubernetes", "local"], help="where pods run")
+        command.add_argument(
+            "--pods",
+            choices=["kubernetes", "local"],
+            help="where pods run (default: as for an executor)",
+        )
         for name in ("kubeconfig", "context", "namespace"):
-            command.add_argument(f"--{name}", help=f"the setting {name}")
+            command.add_argument(f"--{name}", help=f"the setting {name}, for pods on Kubernetes")
 
 
 def pool(text: str) -> str:

@@ -112,9 +112,14 @@ class LocalPods:
                         name, pid = self._start(credentials, cpu_ids)
                         running[name] = pid
         except OSError as error:
+            advice = (
+                "That is the Python that runs this program, and is to run them"
+                if error.filename == sys.executable
+                else "See that the folder can be written to, or name another cache folder in "
+                "K8SFUTURES_CACHE_DIR"
+            )
             raise PodsUnavailable(
-                f"cannot start local pods with files in {self._folder}: {error}. See that the "
-                "folder can be written to, or name another cache folder in K8SFUTURES_CACHE_DIR"
+                f"cannot start local pods with files in {self._folder}: {error}. {advice}"
             ) from error
         for name, pid in running.items():
             self._watch_pid(name, pid)
