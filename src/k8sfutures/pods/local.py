@@ -33,6 +33,7 @@ from ..codec import derive_key
 from ..config import Settings
 from ..errors import PodsUnavailable
 from ..machine import cache_folder, start_time
+from ..sealing import local_key
 from ..tls import tls_of
 from ..values import dataclass
 from . import Credentials, Need, PodEnded, PodEvent, StartupNews
@@ -221,6 +222,7 @@ class LocalPods:
                 "cpu_ids": cpu_ids,
                 "warm_for": self._settings.warm_for_seconds("local"),
                 "shape": self._settings.shape("local"),
+                "seal": local_key().hex(),
                 "record": str(self._folder / f"{name}.json"),
             }
         ).encode()

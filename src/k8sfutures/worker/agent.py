@@ -6,6 +6,7 @@ zygote. What to do is decided by the `Dispatcher`; the agent carries it out.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import secrets
 import time
@@ -44,6 +45,7 @@ from ..messages import (
     Versions,
     Yield,
 )
+from ..sealing import opened
 from .configuration import AgentConfig
 from .crew import Crew
 from .dispatch import SIGKILL, Dispatcher
@@ -270,6 +272,8 @@ class Agent:
                     # Part of what was under way may be lost: both sides begin anew.
                     self._post.forget(sender)
                     self._store.begin_anew(sender)
+                    surroundings = opened(message.surroundings, self._config.seal)
+                    message = dataclasses.replace(message, surroundings=surroundings)
                     dispatcher.attach(sender, message, time.monotonic())
                     address = self._codec.admit(sender, secrets.token_urlsafe(12))
                     dispatcher.hello(sender, self._config.hello(self._versions, address))
