@@ -229,7 +229,7 @@ def _locked(folder: Path, timeout: float) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise BrokerUnreachable(
                         f"another program has been starting or stopping the local broker for more "
-                        f"than {timeout:g} s: it holds the lock {path}"
+                        f"than {timeout:g} s: wait for it, or end it; it holds the lock {path}"
                     ) from None
                 # The blocking flock has no time-out, and SIGALRM belongs to the user's program.
                 threading.Event().wait(_INTERVAL)

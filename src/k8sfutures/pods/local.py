@@ -206,7 +206,8 @@ class LocalPods:
         size = self._settings.worker_processes or len(cpus)
         if size > len(cpus):
             raise PodsUnavailable(
-                f"worker_processes={size} is more than the {len(cpus)} CPUs of this machine"
+                f"worker_processes={size} is more than the {len(cpus)} CPUs of this machine that "
+                "this program may use: lower it, or leave it out"
             )
         return [cpus[at : at + size] for at in range(0, len(cpus) - size + 1, size)]
 
