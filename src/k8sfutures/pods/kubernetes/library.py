@@ -6,7 +6,7 @@ The only module that imports that client, and only once it is needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...errors import ClusterError
@@ -101,6 +101,7 @@ def load_kubeconfig(given: str, context: str | None) -> Found:
         loader = KubeConfigLoader(whole, active_context=context, config_base_path=None)
         loader.load_and_set(configuration)
         current = loader.current_context
+        _check_login(whole.value.get("users") or (), current["context"].get("user"), configuration)
     except ClusterError:
         raise
     except Exception as error:
@@ -114,6 +115,32 @@ def load_kubeconfig(given: str, context: str | None) -> Found:
     name = current["name"]
     transport = LibraryTransport(configuration)
     return Found(transport, f"context {name} of {given}", current["context"].get("namespace"), name)
+
+
+def _check_login(users: Iterable[Any], name: str | None, configuration: Any) -> None:
+    """See that a command that logs in has done so.
+
+    Where it fails, Kubernetes' client writes why into the log, and goes on as nobody: what the API
+    then says is that ``system:anonymous`` may do nothing.
+
+    Args:
+        users: of the kubeconfig.
+        name: of the one that counts.
+        configuration: what came of it.
+
+    Raises:
+        ClusterError: there is nothing to log in with.
+    """
+    if configuration.api_key or configuration.cert_file or configuration.username:
+        return
+    for user in users:
+        if user["name"] == name and "exec" in (user["user"] or ()):
+            login = user["user"]["exec"]
+            command = login["command"] if "command" in login else None  # noqa: SIM401 - no dict
+            raise ClusterError(
+                f"the command {command!r}, which is to log user {name!r} of the kubeconfig in, "
+                "gave nothing to log in with: install it, or run it to see what it says"
+            )
 
 
 def load_service_account() -> Found:
