@@ -380,6 +380,7 @@ def check_that_others_go_on(rabbitmq, program, journal, source, number):
     running = program(source, rabbitmq.pool, journal.address, 6)
     running.wait_for("ready")
     process = int(journal.wait_for(r"start 0 (\d+)")[1])
+    wait_until(lambda: len(journal.lines()) == rabbitmq.slots)
     pods = rabbitmq.pids()
     os.kill(running.pid, number)
     running.process.wait()
