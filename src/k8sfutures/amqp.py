@@ -248,9 +248,9 @@ class AmqpEndpoint:
 
     def _blocked(self, _connection: object, frame: Any) -> None:
         logger.warning(
-            "the broker at %s accepts no messages (%s); calls wait until it does",
-            self._address.safe,
-            frame.method.reason,
+            "the broker at %s accepts no messages (%s); calls wait until its machine has more of "
+            "it",
+            *(self._address.safe, frame.method.reason),
         )
         self._emit(LinkBlocked(frame.method.reason))
 

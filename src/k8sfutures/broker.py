@@ -197,13 +197,17 @@ def _files_writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BrokerUnreachable(
-            f"the local broker's files in {folder} cannot be written: {error}. Make the folder "
-            "writable, or name another cache folder in K8SFUTURES_CACHE_DIR, or give the setting "
-            "amqp_url"
+            f"the local broker's files in {folder} cannot be written: {error}. See that the "
+            "folder can be written to, or name another cache folder in K8SFUTURES_CACHE_DIR, or "
+            "give the setting amqp_url"
         ) from error
 
 
 def _make_private(folder: Path) -> None:
+    try:
+        os.fsencode(folder).decode()
+    except UnicodeDecodeError as error:
+        raise OSError("its name is not in UTF-8, and RabbitMQ does not start there") from error
     for path in (folder.parent, folder):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Whoever else could write here could have us send our work to a broker of theirs.
@@ -225,7 +229,7 @@ def _locked(folder: Path, timeout: float) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise BrokerUnreachable(
                         f"another program has been starting or stopping the local broker for more "
-                        f"than {timeout:g} s: it holds the lock {path}"
+                        f"than {timeout:g} s: wait for it, or end it; it holds the lock {path}"
                     ) from None
                 # The blocking flock has no time-out, and SIGALRM belongs to the user's program.
                 threading.Event().wait(_INTERVAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -27,9 +28,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except K8sFuturesError as error:
         print(f"k8sfutures: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # which is how ``| head`` ends what it reads
+            print(f"k8sfutures: {error}", file=sys.stderr)
+        # Python writes what is left there as it ends, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:
         print("k8sfutures: interrupted", file=sys.stderr)
@@ -38,27 +48,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="k8sfutures", description="What runs on this machine for k8sfutures."
+        prog="k8sfutures",
+        description="See and end what k8sfutures keeps running for the next program: the local "
+        "broker, warm pools and their pods; and make the image of pods on Kubernetes.",
+        epilog="Settings come from K8SFUTURES_... variables and k8sfutures.toml, as for an "
+        "executor. 'k8sfutures COMMAND ACTION --help' has more.",
     )
     parser.add_argument("--version", action="version", version=f"k8sfutures {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    broker = commands.add_parser("broker", help="the local RabbitMQ node")
+    text = "the private RabbitMQ of this user on this machine, for local pods without amqp_url"
+    broker = commands.add_parser("broker", help=text, description=text)
     actions = broker.add_subparsers(required=True, metavar="ACTION")
     for name, run, text in (
-        ("status", _broker_status, "say whether it runs, and where"),
-        ("start", _broker_start, "start it if it does not run"),
-        ("stop", _broker_stop, "end it, and remove its files"),
+        (
+            "status",
+            _broker_status,
+            "say whether the local broker runs, its address, and where its files are",
+        ),
+        (
+            "start",
+            _broker_start,
+            "start the local broker if it does not run; an executor does so by itself",
+        ),
+        (
+            "stop",
+            _broker_stop,
+            "end the local broker and remove its files; what its queues hold is lost",
+        ),
     ):
         actions.add_parser(name, help=text, description=text).set_defaults(run=run)
 
-    pods = commands.add_parser("pods", help="the warm local pods")
+    text = "the local pods of this user on this machine, of every pool"
+    pods = commands.add_parser("pods", help=text, description=text)
     actions = pods.add_subparsers(required=True, metavar="ACTION")
-    text = "list them"
+    text = "list the local pods with their pools, processes and CPUs"
     actions.add_parser("list", help=text, description=text).set_defaults(run=_pods_list)
-    text = "let them finish what runs, then end"
+    text = "have local pods finish the calls that run, give back the others, and end"
     stop = actions.add_parser("stop", help=text, description=text)
-    stop.add_argument("pool", nargs="?", help="only the pods of this pool")
+    stop.add_argument(
+        "pool", nargs="?", type=cli_pool.pool, help="only the pods of this pool (default: all)"
+    )
     stop.set_defaults(run=_pods_stop)
 
     cli_image.add_parser(commands)

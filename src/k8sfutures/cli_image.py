@@ -20,10 +20,11 @@ def add_parser(commands: Any) -> None:
     Args:
         commands: what `argparse.ArgumentParser.add_subparsers` has returned.
     """
-    image = commands.add_parser("image", help="the image of pods on Kubernetes")
+    text = "the image of pods on Kubernetes: build it, and bring it to a registry"
+    image = commands.add_parser("image", help=text, description=text)
     actions = image.add_subparsers(required=True, metavar="ACTION")
 
-    text = "build it from this installation, with docker, podman or buildah"
+    text = "build the image from this installation, with docker, podman or buildah"
     build = actions.add_parser("build", help=text, description=text)
     build.add_argument(
         "--base",
@@ -48,7 +49,7 @@ def add_parser(commands: Any) -> None:
     )
     build.set_defaults(run=_build)
 
-    text = "push it to its registry, logging in as the settings registry_* say"
+    text = "push the image to its registry, logging in as the settings registry_* say"
     push = actions.add_parser("push", help=text, description=text)
     push.set_defaults(run=_push)
 
@@ -63,7 +64,9 @@ def add_parser(commands: Any) -> None:
             metavar="VERSION",
             help=f"the minor version of its Python (default: {this_python()}, as runs here)",
         )
-        command.add_argument("--tool", choices=TOOLS, help="default: the first that works")
+        command.add_argument(
+            "--tool", choices=TOOLS, help="what builds and pushes (default: the first that works)"
+        )
         command.add_argument(
             "arguments",
             nargs="*",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .config import Pods, Settings, load_settings, pool_name, resolve_pods
+from .config import Pods, Settings, is_pool_name, load_settings, pool_name, resolve_pods
 from .pods.local import local_pods, stop_local_pods
 
 
@@ -18,7 +18,7 @@ def add_parser(commands: Any) -> None:
     Args:
         commands: what `argparse.ArgumentParser.add_subparsers` returned.
     """
-    text = "warm pools, where the settings say that pods run (as for an executor)"
+    text = "the warm pools, on the cluster or on this machine, as the settings say"
     parser = commands.add_parser("pool", help=text, description=text)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
@@ -30,15 +30,38 @@ def add_parser(commands: Any) -> None:
     delete = actions.add_parser("delete", help=text, description=text)
     which = delete.add_mutually_exclusive_group()
     which.add_argument(
-        "name", nargs="?", help="the pool (default: the one that these settings stand for)"
+        "name",
+        nargs="?",
+        type=pool,
+        help="the pool (default: the one that these settings stand for)",
     )
     which.add_argument("--all", action="store_true", help="every pool")
     delete.set_defaults(run=_delete)
 
     for command in (listing, delete):
-        command.add_argument("--pods", choices=["kubernetes", "local"], help="where pods run")
+        command.add_argument(
+            "--pods",
+            choices=["kubernetes", "local"],
+            help="where pods run (default: as for an executor)",
+        )
         for name in ("kubeconfig", "context", "namespace"):
-            command.add_argument(f"--{name}", help=f"the setting {name}")
+            command.add_argument(f"--{name}", help=f"the setting {name}, for pods on Kubernetes")
+
+
+def pool(text: str) -> str:
+    """The name of a pool, as an argument of the command line.
+
+    Not the empty text of a shell's variable that is not set: it would stand for another pool.
+
+    Raises:
+        argparse.ArgumentTypeError: it can be none.
+    """
+    if not is_pool_name(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} can be no pool's name: 1 to 100 letters (a to z, A to Z), digits, or any of "
+            "'-', '_', '.'"
+        )
+    return text
 
 
 def counted(number: int, what: str) -> str:

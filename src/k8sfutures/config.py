@@ -31,6 +31,7 @@ from ._version import __version__
 from .address import check_options, parse_amqp_url, without_password
 from .environment import PREFIX, warn_of_strange_variables
 from .errors import SettingTypeError, SettingValueError
+from .machine import home_folder, is_file, working_folder
 from .setting_values import are_variables, copied, is_amount, is_text
 from .suggestions import suggestion
 from .tls import PEM
@@ -291,14 +292,13 @@ def load_settings(
             not TOML or sets something that is not a setting.
     """
     environ = os.environ if environ is None else environ
-    home = Path("~").expanduser() if home is None else home
     if unknown := [name for name in keywords if name not in _SETTINGS]:
         name = unknown[0]
         hint = suggestion(name, _SETTINGS, keyword=True)
         raise SettingTypeError(f"got an unexpected keyword argument {name!r}.{hint}")
     values: dict[str, Any] = {}
     # The last one to set a value wins, so the weakest comes first.
-    for path in _files(environ, start or Path.cwd(), home):
+    for path in _files(environ, start or working_folder(), home or home_folder()):
         for name, value in _read_file(path).items():
             values[name] = _checked(name, value, str(path))
     warn_of_strange_variables(environ, _SETTINGS)
@@ -313,16 +313,18 @@ def load_settings(
     return Settings(**values)
 
 
-def _files(environ: Mapping[str, str], start: Path, home: Path) -> Iterator[Path]:
-    config = Path(environ.get("XDG_CONFIG_HOME", ""))
+def _files(environ: Mapping[str, str], start: Path | None, home: Path | None) -> Iterator[Path]:
+    config: Path | None = Path(environ.get("XDG_CONFIG_HOME", ""))
     # The XDG specification has relative paths ignored.
-    config = config if config.is_absolute() else home / ".config"
-    users = config / "k8sfutures" / FILE_NAME
-    if users.is_file():
+    if not (config and config.is_absolute()):
+        config = home and home / ".config"
+    if config and is_file(users := config / "k8sfutures" / FILE_NAME):
         yield users
+    if start is None:
+        return
     start = start.absolute()
     for folder in (start, *start.parents):
-        if (folder / FILE_NAME).is_file():
+        if is_file(folder / FILE_NAME):
             yield folder / FILE_NAME
             return
 
@@ -356,7 +358,7 @@ def _checked(name: str, value: Any, origin: str, *, parse: bool = False) -> Any:
             of_its_kind = True
             if setting.valid(value):
                 return setting.keep(value)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # too deep, or "~" of nobody
         detail = f"; {error}"
     wrong = SettingValueError if of_its_kind else SettingTypeError
     raise wrong(f"{name}={shown} ({origin}): {name} must be {setting.wanted}{detail}")
@@ -394,11 +396,11 @@ def resolve_pods(
     if settings.kubeconfig:
         # Whether the file is there or not: where it is missing, that is the error to show.
         return "kubernetes"
-    home = Path("~").expanduser() if home is None else home
+    home = home or home_folder()
     named = [Path(name) for name in environ.get("KUBECONFIG", "").split(os.pathsep) if name]
     # One that was named and is not there is likewise the error to show.
-    found = bool(named) or (home / ".kube" / "config").is_file()
-    in_cluster = bool(environ.get("KUBERNETES_SERVICE_HOST")) and token.is_file()
+    found = bool(named) or (home is not None and is_file(home / ".kube" / "config"))
+    in_cluster = bool(environ.get("KUBERNETES_SERVICE_HOST")) and is_file(token)
     return "kubernetes" if found or in_cluster else "local"
 
 
@@ -432,7 +434,7 @@ def pool_name(settings: Settings, pods: Pods) -> str:
     shape = [pods, user, versions, {name: getattr(settings, name) for name in shaping}]
     if pods == "local":
         # Such pods run this very installation, and relative paths mean what they mean here.
-        shape += [__version__, sys.prefix, Path.cwd().as_posix()]
+        shape += [__version__, sys.prefix, str(working_folder())]
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9._-]", "_", user)[:40]
     return f"{pods}-py{versions.python}-{readable}-{digest[:8]}"

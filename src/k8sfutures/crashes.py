@@ -38,7 +38,9 @@ def crash_of(
     """
     story = msgpack.unpackb(body)
     if story.get("stack"):
-        story["stack"] = in_text(story["stack"])
+        # No frame of the user's is below its heading where the function itself is no Python.
+        is_bare = story["stack"].rstrip().endswith("(most recent call first):")
+        story["stack"] = "" if is_bare else in_text(story["stack"])
     call = function if index is None else called(function, index)
     error = _failure_of(story, call)
     if not isinstance(error, CallCancelled):  # else nobody is told

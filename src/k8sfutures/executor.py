@@ -101,6 +101,7 @@ class K8sRabbitExecutor(Executor):
     Raises:
         ValueError: an argument or a setting has a value that cannot work.
         TypeError: one has the wrong type.
+        PodsUnavailable: for local pods with an ``amqp_url``: the cache folder cannot be used.
 
     The constructor does not wait: the broker and the pods are found or started while you go
     on, and what goes wrong there is raised by the Futures, and by the next `submit`.

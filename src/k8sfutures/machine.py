@@ -1,9 +1,50 @@
-"""What the local broker and local pods need of this machine: a folder, and who a process is."""
+"""What there is on this machine: folders that need not be there, and who a process is."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from .errors import SettingValueError
+
+
+def home_folder() -> Path | None:
+    """The user's home folder; None where no HOME says it and the user's number has no name."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def working_folder() -> Path | None:
+    """The working directory; None where somebody has removed it."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there, as far as this user can see.
+
+    A folder above it may be closed to this user: after ``sudo -u``, HOME and the working directory
+    can be those of another. `Path.is_file` raises an error there, before Python 3.14.
+
+    Args:
+        path: the file's.
+    """
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def expanded(path: str) -> Path:
+    """A path with the home folder that it begins with; ``~`` of nobody stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def cache_folder() -> Path:
@@ -12,12 +53,25 @@ def cache_folder() -> Path:
     Returns:
         ``$K8SFUTURES_CACHE_DIR``, else ``k8sfutures`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
         It need not exist.
+
+    Raises:
+        SettingValueError: this user has no home folder, or no user has the one that is named.
     """
     given = os.environ.get("K8SFUTURES_CACHE_DIR")
-    if given:
-        return Path(given).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "k8sfutures"
+    try:
+        if given:
+            return Path(given).expanduser().absolute()
+        return (Path(base) if base else Path.home() / ".cache") / "k8sfutures"
+    except RuntimeError as error:
+        raise SettingValueError(
+            f"there is no folder for files of the local broker and of local pods: {error} Name one "
+            f"in K8SFUTURES_CACHE_DIR (which is {given!r} now)"
+            if given
+            else "this user has no home folder (no HOME, and no entry among the machine's users), "
+            "so there is none for files of the local broker and of local pods: name one in "
+            "K8SFUTURES_CACHE_DIR"
+        ) from error
 
 
 def start_time(pid: int) -> int | None:

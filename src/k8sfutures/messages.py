@@ -14,7 +14,7 @@ import cloudpickle
 
 from .values import dataclass
 
-PROTOCOL: Final = 6
+PROTOCOL: Final = 7
 """Version of this module and of `codec`; pods and clients of different versions do not talk."""
 
 CHUNK_SIZE: Final = 1024 * 1024

@@ -46,7 +46,9 @@ class Outages:
     @property
     def blocked_in_words(self) -> str:
         """That it takes no messages, to be added to a sentence; "" where it does."""
-        return f"; the broker accepts no messages ({self.blocked})" if self.blocked else ""
+        if not self.blocked:
+            return ""
+        return f"; the broker accepts no messages ({self.blocked}): give its machine more of it"
 
     @property
     def hears(self) -> bool:

@@ -173,6 +173,7 @@ class Session:
         hint = f"; messages were dropped: {self._drops.last}" if self._drops.last else ""
         hint += self._outages.blocked_in_words
         hint += f"; {self.news}" if self.news else ""
+        hint = hint or "; where they only take longer to start, raise it"
         return PodsUnavailable(
             f"no pod of pool {self._plan.pool!r} has answered within startup_timeout="
             f"{self._plan.startup_timeout:g} s{hint}"

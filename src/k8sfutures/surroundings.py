@@ -26,14 +26,15 @@ class Surroundings:
         argv: the client's ``sys.argv``.
         main: ``__file__`` of its ``__main__``, or None.
         directory: its working directory, where pods are on its machine; else None.
-        own: all of its environment that pods may have; None where the pod's is to stay.
+        own: all of its environment that pods may have, or that in a seal (see `sealing`); None
+            where the pod's is to stay.
         named: the variables of the setting ``environment``.
     """
 
     argv: list[str]
     main: str | None
     directory: str | None
-    own: Variables | None = field(repr=False)
+    own: Variables | bytes | None = field(repr=False)
     named: Variables = field(repr=False)
 
     def pack(self) -> bytes:
@@ -51,6 +52,18 @@ def variables() -> Variables:
     # Its dict itself: 50 times as fast at each turn of a client, and no thread can come between.
     found: Variables = dict(os.environb._data)  # type: ignore[attr-defined]  # noqa: SLF001
     found.pop(b"", None)  # which a process can be started with, and nobody can set or remove
+    return found
+
+
+def pack_variables(found: Variables) -> bytes:
+    """An environment as bytes, for `unpack_variables`."""
+    packed: bytes = msgpack.packb(found)
+    return packed
+
+
+def unpack_variables(body: bytes) -> Variables:
+    """What is in a body of `pack_variables`."""
+    found: Variables = msgpack.unpackb(body)
     return found
 
 

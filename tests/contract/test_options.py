@@ -50,6 +50,12 @@ def test_a_call_that_runs_for_too_long_is_ended(ex):
     assert ex.submit(pow, 2, 3).result() == 8
 
 
+def test_a_function_that_is_no_python_was_nowhere(ex):
+    error = ex.options(timeout=0.2).submit(time.sleep, 60).exception()
+    assert error.stack == ""
+    assert "Where it was" not in str(error)
+
+
 def test_where_a_call_was_as_it_was_ended_is_only_in_its_exception(make_executor, capfd):
     with make_executor() as ex:
         ex.options(timeout=0.2).submit(say_and_wait).exception()

@@ -375,25 +375,64 @@ def test_a_client_whose_calls_wait_for_those_of_another_is_told_whose(
     assert running.end()[0] == 0
 
 
-@pytest.mark.slow
-def test_pods_drop_the_work_of_a_client_that_is_killed_and_stay_warm(
-    rabbitmq, program, journal, with_support, caplog
-):
-    running = program(BUSY, rabbitmq.pool, journal.address, 6)
+def check_that_others_go_on(rabbitmq, program, journal, source, number):
+    """A program has all CPUs of a pod as a signal ends it; another client gets them."""
+    running = program(source, rabbitmq.pool, journal.address, 6)
     running.wait_for("ready")
     process = int(journal.wait_for(r"start 0 (\d+)")[1])
+    wait_until(lambda: len(journal.lines()) == rabbitmq.slots)
     pods = rabbitmq.pids()
-    os.kill(running.pid, signal.SIGKILL)
+    os.kill(running.pid, number)
     running.process.wait()
     with rabbitmq.executor() as ex:
-        future = ex.submit(square, 5)
-        wait_until(lambda: "does not answer, and is given up in " in caplog.text, seconds=5)
-        assert not future.done()
-        assert future.result(30) == 25
-    assert f"process {running.pid} on " in caplog.text
+        assert ex.submit(square, 5).result(30) == 25
     assert wait_for_end(process, 1), "nobody waited for this call"
     assert rabbitmq.pids() == pods
     assert len(journal.lines()) == rabbitmq.slots, "what waited was never started"
+    return running
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_local_pods_drop_the_work_of_a_client_that_has_ended_at_once_and_stay_warm(
+    rabbitmq, program, journal, with_support, caplog, name
+):
+    number = signal.Signals[name]
+    running = check_that_others_go_on(rabbitmq, program, journal, BUSY, number)
+    assert running.end()[0] == -number
+    assert "does not answer" not in caplog.text, "nobody waited for it to come back"
+
+
+ELSEWHERE = """
+    from types import SimpleNamespace
+    from k8sfutures import client_names
+    client_names.platform = SimpleNamespace(node=lambda: "elsewhere")
+"""
+
+
+@pytest.mark.slow
+def test_pods_drop_the_work_of_a_client_of_another_machine_that_is_killed_and_stay_warm(
+    rabbitmq, program, journal, with_support, caplog
+):
+    running = check_that_others_go_on(rabbitmq, program, journal, ELSEWHERE + BUSY, signal.SIGKILL)
+    assert "does not answer, and is given up in " in caplog.text
+    assert f"process {running.pid} on elsewhere" in caplog.text
+
+
+TERMINATED = """
+    import signal
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+"""
+
+
+def test_a_program_can_have_sigterm_end_it_as_ctrl_c_does(
+    rabbitmq, program, journal, with_support, caplog
+):
+    running = check_that_others_go_on(rabbitmq, program, journal, TERMINATED + BUSY, signal.SIGTERM)
+    code, _, error = running.end()
+    assert code == -signal.SIGINT
+    told = [line for line in error.splitlines() if line.startswith("Ctrl-C: ")]
+    assert len(told) == 1
+    assert "calls wait" not in caplog.text
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -10,8 +12,10 @@ import sys
 import textwrap
 
 import pytest
+from eavesdropper import Eavesdropper
 from tls_broker import Authority, TlsBroker
 
+from k8sfutures.broker import ensure_local_broker
 from k8sfutures.codec import derive_key
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
@@ -195,3 +199,33 @@ def test_files_that_have_secrets_are_their_owners(rabbitmq):
             assert password not in record.read_text(errors="replace")
     for path in rabbitmq.cache.glob(f"pods/{rabbitmq.pool}@*"):
         assert path.stat().st_mode & 0o077 == 0
+
+
+def digest_of(name):
+    return hashlib.sha256(os.environ.get(name, "").encode()).hexdigest()
+
+
+def test_the_environment_goes_readable_through_no_tunnel(rabbitmq, monkeypatch):
+    """A loopback address can be the end of one; who listens at the other end sees what goes by."""
+    with contextlib.closing(Eavesdropper(ensure_local_broker())) as tunnel:
+        assert "@127.0.0.1:" in tunnel.url
+        for value in ("planted-1", "planted-2"):  # one starts the pods, and one finds them there
+            monkeypatch.setenv("PLANTED_VARIABLE", value)
+            with rabbitmq.executor(amqp_url=tunnel.url) as ex:
+                seen = ex.submit(digest_of, "PLANTED_VARIABLE").result()
+            assert seen == hashlib.sha256(value.encode()).hexdigest()
+        assert len(tunnel.captured) > 4
+        assert not [one for one in tunnel.captured if b"planted-" in one.body]
+
+
+def test_nor_are_pods_that_a_client_of_the_private_broker_has_started_without_the_key(
+    rabbitmq, monkeypatch
+):
+    with rabbitmq.executor() as ex:
+        ex.submit(pow, 2, 3).result()
+    pods = rabbitmq.pids()
+    monkeypatch.setenv("PLANTED_VARIABLE", "planted")
+    with rabbitmq.executor(amqp_url=ensure_local_broker()) as ex:
+        seen = ex.submit(digest_of, "PLANTED_VARIABLE").result()
+    assert seen == hashlib.sha256(b"planted").hexdigest()
+    assert rabbitmq.pids() == pods

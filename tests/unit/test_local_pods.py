@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,8 +14,9 @@ import pytest
 from faults import wait_until
 
 from k8sfutures.config import Settings
+from k8sfutures.errors import PodsUnavailable
 from k8sfutures.machine import is_stopped, start_time
-from k8sfutures.pods import local
+from k8sfutures.pods import Credentials, Need, local
 from k8sfutures.pods.stopped import StoppedPods
 
 
@@ -36,6 +38,31 @@ def pod(tmp_path):
 
 def files(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_local_broker_that_does_not_start_is_told_before_pods_that_do_not_answer(monkeypatch):
+    """The error of the one has the end of its log; that of the others would say nothing."""
+    given = []
+
+    def start(*, timeout):
+        given.append(timeout)
+        return "amqp://me:secret@127.0.0.1:1/"
+
+    monkeypatch.setattr(local, "ensure_local_broker", start)
+    with contextlib.closing(local.LocalPods(Settings(startup_timeout=100), "pool")) as pods:
+        pods.credentials()
+    assert given == [90]
+
+
+def test_a_python_that_cannot_be_started_is_no_matter_of_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    credentials = Credentials("amqp://me:secret@127.0.0.1:1/", bytes(32))
+    with (
+        contextlib.closing(local.LocalPods(Settings(), "pool")) as pods,
+        pytest.raises(PodsUnavailable, match="That is the Python that runs this program"),
+    ):
+        pods.ensure(credentials, Need())
 
 
 def test_who_finds_that_a_pod_has_ended_leaves_its_log_to_its_other_clients(tmp_path, pod):

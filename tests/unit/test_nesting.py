@@ -89,6 +89,18 @@ def test_one_whose_call_begins_waits_anew():
     assert pod.tick(51.0) == []
 
 
+def test_one_whose_calls_take_turns_with_others_waits_anew_after_each():
+    """They run and end between two looks, at each of which it waits."""
+    pod = Pod().client("outer", 2)
+    pod.client("one", 3, ("pod", 4)).client("two", 0, ("pod", 5))
+    assert pod.tick(1.0) == []
+    pod.client("outer again", 2)
+    pod.finish(5)  # a call of the inner client
+    pod.finish(5)  # and the next one of the other: it waits again
+    assert pod.tick(1.0 + HELD_AFTER) == []
+    assert pod.tick(1.0 + 2 * HELD_AFTER) == ["one"]
+
+
 class TestTheClient:
     def nesting(self):
         return Nesting(Place("pod", "node", 4), "pool")

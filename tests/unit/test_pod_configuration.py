@@ -77,6 +77,7 @@ def test_a_pod_is_told_everything_in_one_object() -> None:
             shape={"image": "worker:1", "worker_processes": "3"},
             pool_cpus=12,
             connect_within=10.0,
+            is_local=True,
         ),
     )
 

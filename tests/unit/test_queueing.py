@@ -1,10 +1,13 @@
 """Who waits for CPUs that others have, and what is said of it: once, and who has them."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from k8sfutures.client_names import in_words, new_name
+from k8sfutures.client_names import has_ended, in_words, new_name
 from k8sfutures.messages import Attach, Group, Occupied
 from k8sfutures.queueing import FRESH, Queueing
 from k8sfutures.worker.dispatch import Dispatcher
@@ -56,6 +59,38 @@ def test_who_has_a_cpu_or_nothing_to_do_waits_for_nobody(dispatcher):
         assert dispatcher.occupancy.look(now) == {}
 
 
+def finish(dispatcher, cpu_id):
+    """What runs there ends; the process takes what comes next, if anything does."""
+    (token,) = dispatcher._slots[cpu_id].jobs
+    dispatcher.frames(cpu_id, [(token, 0, 0, 2_000_000, b"")])
+
+
+def holders_of(dispatcher):
+    return [slot.client.name for slot in dispatcher._slots.values()]
+
+
+def test_who_takes_turns_with_others_is_not_told_of_waiting(dispatcher):
+    """It waits whenever one looks, but each time for a CPU that it has had in between."""
+    submit(dispatcher, HOLDER, 1, 2, 3, 4)
+    submit(dispatcher, SELF, 1, 2)
+    assert holders_of(dispatcher) == [HOLDER, HOLDER]
+    assert dispatcher.occupancy.look(10.0) == {}
+    finish(dispatcher, 0)
+    assert holders_of(dispatcher) == [SELF, HOLDER], "its turn, between two looks"
+    finish(dispatcher, 0)
+    assert holders_of(dispatcher) == [HOLDER, HOLDER]
+    assert dispatcher.occupancy.look(10.0 + WAIT) == {}, "it waits since its turn"
+    assert dispatcher.occupancy.look(10.0 + 2 * WAIT) == {SELF: {HOLDER: 2}}
+
+
+def test_a_client_whose_initializer_has_failed_waits_for_nobody(dispatcher):
+    submit(dispatcher, HOLDER, 1, 2)
+    submit(dispatcher, SELF, 1)
+    dispatcher._clients[SELF].failed = True
+    for now in (10.0, 20.0):
+        assert dispatcher.occupancy.look(now) == {}
+
+
 # --- at the client
 
 
@@ -71,6 +106,13 @@ def test_it_is_said_once_for_each_wait():
     )
     assert queueing.heard("pod", message, ["pod"], 11.0) is None
     assert queueing.heard("pod", message, ["pod"], 11.1 + FRESH), "another wait"
+
+
+def test_one_cpu_is_not_all_of_them():
+    assert Queueing().heard("pod", occupied((HOLDER, 1, -1)), ["pod"], 10.0) == (
+        "calls wait: the only CPU of their pod works for another client: process 4242 on desk "
+        "(1 CPU)"
+    )
 
 
 def test_when_the_end_of_the_wait_becomes_known_it_is_said():
@@ -104,3 +146,16 @@ def test_a_client_is_named_by_its_process():
     assert re.fullmatch(r"[A-Za-z0-9.-]{1,100}", name)
     assert re.match(r"process \d+ on ", in_words(name))
     assert in_words("another") == "another"
+
+
+def test_whether_a_client_has_ended_is_known_of_processes_of_this_machine_alone():
+    name = new_name()
+    assert not has_ended(name)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    theirs = name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    assert has_ended(theirs), "though its parent has not heard of it"
+    ended.wait()
+    assert has_ended(theirs)
+    assert not has_ended(theirs.replace("client-", "client-another-", 1))
+    assert not has_ended("another")

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from k8sfutures.client_surroundings import surroundings_for
 from k8sfutures.config import Settings
+from k8sfutures.errors import PodsUnavailable
+from k8sfutures.sealing import local_key, opened
 from k8sfutures.surroundings import Surroundings, unpack
 
 SECRET = Surroundings(["a"], None, None, {b"TOKEN": b"hunter2"}, {b"OTHER": b"hunter2"})
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def seen(pods, **settings):
@@ -66,20 +77,39 @@ def test_pods_elsewhere_get_what_is_named(monkeypatch):
     assert (got.argv, got.directory, got.own, got.named) == (["x.py"], None, None, {b"LEVEL": b"1"})
 
 
-@pytest.mark.parametrize(
-    ("url", "stays"),
-    [
-        (None, True),
-        ("amqp://127.0.0.1:5673", True),
-        ("amqp://[::1]/v", True),
-        ("amqp://localhost", True),
-        ("amqp://10.0.0.7", False),
-        ("amqps://broker.example", False),
-    ],
-)
-def test_the_environment_does_not_leave_the_machine(url, stays):
-    """Which it would on the way to a broker on another one, and to local pods there."""
-    assert (seen("local", amqp_url=url).own is not None) is stays
+@pytest.mark.parametrize("url", ["amqp://127.0.0.1:5673", "amqps://broker.example"])
+def test_the_environment_is_sealed_on_its_way_through_a_broker_that_may_be_elsewhere(
+    monkeypatch, cache, url
+):
+    monkeypatch.setenv("MODE", "hunter2")
+    body = surroundings_for(Settings(amqp_url=url), "local")
+    assert b"hunter2" not in body
+    assert unpack(opened(body, local_key())).own[b"MODE"] == b"hunter2"
+    assert b"hunter2" in surroundings_for(Settings(), "local"), "a private broker is here"
+    for key in (None, bytes(32)):
+        assert unpack(opened(body, key)) == dataclasses.replace(unpack(body), own=None)
+
+
+def test_what_is_in_no_seal_stays_as_it_is(cache):
+    for body in (None, SECRET.pack(), b"none at all"):
+        assert opened(body, local_key()) is body
+    short = dataclasses.replace(SECRET, own=b"short").pack()
+    assert unpack(opened(short, local_key())).own is None
+
+
+def test_the_key_of_local_pods_is_its_users_and_made_once(cache):
+    with ThreadPoolExecutor(8) as threads:
+        (key,) = set(threads.map(lambda _: local_key(), range(8)))
+    assert len(key) == 32
+    (file,) = cache.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o640)
+    with pytest.raises(PodsUnavailable, match=r"local.key, cannot be .*K8SFUTURES_CACHE_DIR"):
+        local_key()
+    file.chmod(0o600)
+    file.write_bytes(b"cut")
+    with pytest.raises(PodsUnavailable, match="has 3 bytes instead of 32; remove it"):
+        local_key()
 
 
 def test_a_working_directory_that_is_gone(monkeypatch, tmp_path):

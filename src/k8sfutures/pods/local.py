@@ -34,6 +34,7 @@ from ..codec import derive_key
 from ..config import Settings
 from ..errors import PodsUnavailable
 from ..machine import cache_folder, start_time
+from ..sealing import local_key
 from ..tls import tls_of
 from ..values import dataclass
 from . import Credentials, Need, PodEnded, PodEvent, StartupNews
@@ -41,6 +42,10 @@ from .spread import least_used_first
 from .stopped import StoppedPods
 
 logger = logging.getLogger(__name__)
+
+_BROKERS_SHARE: Final = 0.9
+"""Of ``startup_timeout``, for the start of a local broker: if it takes longer, the error is to come
+that says so, and not the one that no pod has answered."""
 
 _TAIL: Final = 2000
 """Characters of a pod's log that an error shows."""
@@ -89,7 +94,8 @@ class LocalPods:
 
     def credentials(self) -> Credentials:
         """The configured broker's, or the local one's, which is started if need be."""
-        url = self._settings.amqp_url or ensure_local_broker(timeout=self._settings.startup_timeout)
+        timeout = _BROKERS_SHARE * self._settings.startup_timeout
+        url = self._settings.amqp_url or ensure_local_broker(timeout=timeout)
         secret = self._settings.secret or parse_amqp_url(url).password
         return Credentials(url, derive_key(secret), self._tls)
 
@@ -112,8 +118,14 @@ class LocalPods:
                         name, pid = self._start(credentials, cpu_ids)
                         running[name] = pid
         except OSError as error:
+            advice = (
+                "That is the Python that runs this program, and is to run them"
+                if error.filename == sys.executable
+                else "See that the folder can be written to, or name another cache folder in "
+                "K8SFUTURES_CACHE_DIR"
+            )
             raise PodsUnavailable(
-                f"cannot start local pods with files in {self._folder}: {error}"
+                f"cannot start local pods with files in {self._folder}: {error}. {advice}"
             ) from error
         for name, pid in running.items():
             self._watch_pid(name, pid)
@@ -206,7 +218,8 @@ class LocalPods:
         size = self._settings.worker_processes or len(cpus)
         if size > len(cpus):
             raise PodsUnavailable(
-                f"worker_processes={size} is more than the {len(cpus)} CPUs of this machine"
+                f"worker_processes={size} is more than the {len(cpus)} CPUs of this machine that "
+                "this program may use: lower it, or leave it out"
             )
         free = cpus - taken
         if len(free) < size:
@@ -226,6 +239,7 @@ class LocalPods:
                 "cpu_ids": cpu_ids,
                 "warm_for": self._settings.warm_for_seconds("local"),
                 "shape": self._settings.shape("local"),
+                "seal": local_key().hex(),
                 "record": str(self._folder / f"{name}.json"),
             }
         ).encode()
@@ -341,9 +355,21 @@ class LocalPod:
 
 
 def local_pods() -> list[LocalPod]:
-    """The local pods of this user that run on this machine, of every pool, draining or not."""
-    folders = sorted((cache_folder() / "pods").glob(f"*@{platform.node()}.*"))
-    return [pod for folder in folders for pod in _records(folder)]
+    """The local pods of this user that run on this machine, of every pool, draining or not.
+
+    Raises:
+        PodsUnavailable: their files cannot be read.
+        SettingValueError: see `cache_folder`.
+    """
+    folder = cache_folder() / "pods"
+    try:
+        folders = sorted(folder.glob(f"*@{platform.node()}.*"))
+        return [pod for folder in folders for pod in _records(folder)]
+    except OSError as error:
+        raise PodsUnavailable(
+            f"cannot tell which local pods run, by the files in {folder}: {error}. See that this "
+            "user can read and write there, or name another cache folder in K8SFUTURES_CACHE_DIR"
+        ) from error
 
 
 def stop_local_pods(pool: str | None = None) -> list[LocalPod]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from ..config import Pods, Settings
 from ..errors import SettingValueError
+from ..machine import expanded
 from . import PodSource
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def check_kubeconfig(settings: Settings, environ: Mapping[str, str]) -> None:
         SettingValueError: none of the files that are named exists.
     """
     named = settings.kubeconfig or environ.get("KUBECONFIG", "")
-    files = [Path(name).expanduser() for name in named.split(os.pathsep) if name]
+    files = [expanded(name) for name in named.split(os.pathsep) if name]
     if not files or any(file.exists() for file in files):
         return
     where = "kubeconfig" if settings.kubeconfig else "the environment variable KUBECONFIG"

@@ -6,12 +6,14 @@ zygote. What to do is decided by the `Dispatcher`; the agent carries it out.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..client_names import has_ended
 from ..codec import Codec
 from ..drops import Drops
 from ..errors import ExecutorBroken, MessageError
@@ -43,6 +45,7 @@ from ..messages import (
     Versions,
     Yield,
 )
+from ..sealing import opened
 from .configuration import AgentConfig
 from .crew import Crew
 from .dispatch import SIGKILL, Dispatcher
@@ -197,7 +200,8 @@ class Agent:
                 # A client that is gone, or has lost its connection and comes back.
                 # It may find that out as late as the broker does, so its silence is no measure.
                 now = time.monotonic()
-                if now - self._missing.setdefault(event.peer, now) > GONE:
+                since = self._missing.setdefault(event.peer, now)
+                if now - since > GONE or self._has_ended(event.peer):
                     self._dispatcher.drop(event.peer, SIGKILL)
                     # Should it come back, it is told by another address that all is gone.
                     self._forget(event.peer)
@@ -276,6 +280,8 @@ class Agent:
                     # Part of what was under way may be lost: both sides begin anew.
                     self._post.forget(sender)
                     self._store.begin_anew(sender)
+                    surroundings = opened(message.surroundings, self._config.seal)
+                    message = dataclasses.replace(message, surroundings=surroundings)
                     dispatcher.attach(sender, message, time.monotonic())
                     address = self._codec.admit(sender, secrets.token_urlsafe(12))
                     dispatcher.hello(sender, self._config.hello(self._versions, address))
@@ -369,7 +375,7 @@ class Agent:
         waiting = self._dispatcher.occupancy.look(now)
         silence = SUSPENSE if self._dispatcher.occupancy.is_scarce else SILENCE
         for name in clients:
-            if now - self._last_heard.get(name, now) > silence:
+            if now - self._last_heard.get(name, now) > silence or self._has_ended(name):
                 self._post.now(name, Returned([], draining=False))
         for name, holders in waiting.items():
             rows = [(one, cpus, self._left(one, now)) for one, cpus in holders.items()]
@@ -380,6 +386,10 @@ class Agent:
             del self._last_heard[name]
             self._forget(name)
         self._codec.retain(clients)
+
+    def _has_ended(self, client: str) -> bool:
+        """Whether a client is known to have ended, and will not come back."""
+        return self._config.is_local and has_ended(client)
 
     def _left(self, client: str, now: float) -> float:
         """Seconds after which a client is given up unless it is heard; -1 where it is there."""

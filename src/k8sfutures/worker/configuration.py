@@ -2,11 +2,11 @@
 
 One JSON object with ``url``, ``key`` (hexadecimal), ``pool``, ``name``, ``warm_for`` (seconds),
 and optionally ``tls`` (as `Tls.as_dict` makes it), ``cpu_ids`` (a list), ``processes`` (how many
-of them), ``node``, ``shape``, ``pool_cpus``, ``connect_within`` and ``record`` (a file whose name
-ends with ``.draining`` when the pod takes no calls any more). It comes in a file or on standard
-input, because arguments and environment can be read by others; what is no secret may come in the
-environment, as ``K8SFUTURES_POD_CONFIG`` (the same object, without those fields),
-``K8SFUTURES_POD_NAME`` and ``K8SFUTURES_NODE``.
+of them), ``node``, ``shape``, ``pool_cpus``, ``connect_within``, ``seal`` (hexadecimal) and
+``record`` (a file whose name ends with ``.draining`` when the pod takes no calls any more). It
+comes in a file or on standard input, because arguments and environment can be read by others; what
+is no secret may come in the environment, as ``K8SFUTURES_POD_CONFIG`` (the same object, without
+those fields), ``K8SFUTURES_POD_NAME`` and ``K8SFUTURES_NODE``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class AgentConfig:
         pool_cpus: CPUs of the whole pool, or 0 where that is not known; for its clients.
         connect_within: seconds that it has to find the broker for the first time, or None for
             as long as it stays.
+        seal: the key of what clients of its machine seal (see `sealing`), or None.
+        is_local: whether it is a process of a machine on which its clients may be processes, too.
     """
 
     name: str
@@ -48,6 +50,8 @@ class AgentConfig:
     shape: dict[str, str] = field(default_factory=dict)
     pool_cpus: int = 0
     connect_within: float | None = None
+    seal: bytes | None = field(default=None, repr=False)
+    is_local: bool = False
 
     def hello(self, versions: Versions, address: str = "") -> Hello:
         """What this pod says of itself; what it holds is not in there.
@@ -120,6 +124,8 @@ def read(text: str, environ: Mapping[str, str]) -> PodConfig:
                 shape={str(key): str(value) for key, value in given.get("shape", {}).items()},
                 pool_cpus=int(given.get("pool_cpus", 0)),
                 connect_within=None if within is None else float(within),
+                seal=bytes.fromhex(given["seal"]) if given.get("seal") else None,
+                is_local=given.get("record") is not None,
             ),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -77,7 +77,7 @@ class Stage:
         if wanted is None:
             return Left(self._variables, list(self._argv), self._path, None)
         base = self._variables
-        if wanted.own is not None:
+        if isinstance(wanted.own, dict):  # the agent has opened what was in a seal
             base = {os.fsencode(name): b"1" for name in THREAD_VARIABLES} | wanted.own
         return Left(base | wanted.named, wanted.argv, self._path, None)
 

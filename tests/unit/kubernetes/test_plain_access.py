@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import ssl
 import subprocess
 import sys
@@ -161,6 +162,43 @@ def test_what_is_no_kubeconfig_is_refused_in_words(tmp_path: Path, text: str) ->
     file.write_text(text, "utf-8")
     with pytest.raises(ClusterError, match="cannot be used"):
         KubeApi(str(file))
+
+
+@pytest.mark.parametrize("text", ["root:x:0:0", "contexts"])
+def test_what_has_not_the_form_of_one_is_told_so(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config"
+    file.write_text(text, "utf-8")
+    with pytest.raises(ClusterError, match="cannot be used: it does not have the form of one; see"):
+        KubeApi(str(file))
+
+
+@pytest.mark.parametrize("command", ["no-such-command", "false"])
+def test_a_command_that_fails_to_log_in_is_named(tmp_path: Path, command: str) -> None:
+    """Kubernetes' client would go on as nobody, and nobody may do anything."""
+    login = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": command,
+        "interactiveMode": "Never",
+    }
+    file = written(tmp_path, kubeconfig({"server": "https://127.0.0.1:1"}, {"exec": login}))
+    with pytest.raises(ClusterError, match=f"the command '{command}', which is to log user '"):
+        KubeApi(file)
+
+
+def test_a_command_that_logs_in(tmp_path: Path) -> None:
+    token = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": "abc"},
+    }
+    login = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "echo",
+        "args": [json.dumps(token)],
+        "interactiveMode": "Never",
+    }
+    file = written(tmp_path, kubeconfig({"server": "https://127.0.0.1:1"}, {"exec": login}))
+    assert KubeApi(file).server == "https://127.0.0.1:1"
 
 
 def test_several_files_are_left_to_kubernetes_client(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from ...errors import ClusterError
+from ...machine import home_folder, is_file
 from .library import load_kubeconfig, load_service_account
 from .plain import Plain, plain_kubeconfig, plain_service_account
 from .timestamps import of_header
@@ -244,8 +244,8 @@ def _find(kubeconfig: str | None, context: str | None) -> Found:
     """The first place that says where the cluster is."""
     given = kubeconfig or os.environ.get("KUBECONFIG")
     if given is None:
-        usual = Path("~/.kube/config").expanduser()
-        given = str(usual) if usual.is_file() else None
+        home = home_folder()
+        given = str(usual) if home and is_file(usual := home / ".kube" / "config") else None
     if given is None:
         return _direct(plain_service_account(os.environ)) or load_service_account()
     return _direct(plain_kubeconfig(given, context)) or load_kubeconfig(given, context)

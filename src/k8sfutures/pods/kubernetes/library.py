@@ -6,11 +6,11 @@ The only module that imports that client, and only once it is needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...errors import ClusterError
+from ...machine import expanded, is_file
 from .plain import ACCOUNT
 from .transport import CONNECT_TIMEOUT, CONNECTIONS, HEADERS, Found, innermost, socket_options
 
@@ -85,9 +85,10 @@ def load_kubeconfig(given: str, context: str | None) -> Found:
     from kubernetes.client import Configuration
     from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
-    if not any(Path(one).expanduser().is_file() for one in given.split(os.pathsep) if one):
+    if not any(is_file(expanded(one)) for one in given.split(os.pathsep) if one):
         raise ClusterError(
-            f"there is no kubeconfig {given} (setting kubeconfig, or KUBECONFIG in the environment)"
+            f"there is no kubeconfig file {given} (setting kubeconfig, or KUBECONFIG in the "
+            "environment)"
         )
     configuration = Configuration()
     try:
@@ -100,17 +101,46 @@ def load_kubeconfig(given: str, context: str | None) -> Found:
         loader = KubeConfigLoader(whole, active_context=context, config_base_path=None)
         loader.load_and_set(configuration)
         current = loader.current_context
+        _check_login(whole.value.get("users") or (), current["context"].get("user"), configuration)
     except ClusterError:
         raise
     except Exception as error:
         # The client's own, PyYAML's, a missing file's, and those of plug-ins that log in.
+        no_form = isinstance(error, TypeError | AttributeError)
+        words = "it does not have the form of one" if no_form else innermost(error)
         raise ClusterError(
-            f"the kubeconfig {given} cannot be used: {innermost(error)}; "
+            f"the kubeconfig {given} cannot be used: {words}; "
             "see the settings kubeconfig and context"
         ) from error
     name = current["name"]
     transport = LibraryTransport(configuration)
     return Found(transport, f"context {name} of {given}", current["context"].get("namespace"), name)
+
+
+def _check_login(users: Iterable[Any], name: str | None, configuration: Any) -> None:
+    """See that a command that logs in has done so.
+
+    Where it fails, Kubernetes' client writes why into the log, and goes on as nobody: what the API
+    then says is that ``system:anonymous`` may do nothing.
+
+    Args:
+        users: of the kubeconfig.
+        name: of the one that counts.
+        configuration: what came of it.
+
+    Raises:
+        ClusterError: there is nothing to log in with.
+    """
+    if configuration.api_key or configuration.cert_file or configuration.username:
+        return
+    for user in users:
+        if user["name"] == name and "exec" in (user["user"] or ()):
+            login = user["user"]["exec"]
+            command = login["command"] if "command" in login else None  # noqa: SIM401 - no dict
+            raise ClusterError(
+                f"the command {command!r}, which is to log user {name!r} of the kubeconfig in, "
+                "gave nothing to log in with: install it, or run it to see what it says"
+            )
 
 
 def load_service_account() -> Found:

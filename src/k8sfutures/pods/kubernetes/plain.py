@@ -17,6 +17,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
+from ...machine import expanded, is_file
 from ...values import dataclass
 
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -155,8 +156,8 @@ def _refuse_proxies() -> None:
 def _of_kubeconfig(file: str, context: str | None) -> Plain:
     import yaml
 
-    path = Path(file).expanduser()
-    if not path.is_file():  # nor are several of them one file
+    path = expanded(file)
+    if not is_file(path):  # nor are several of them one file
         raise _Otherwise
     _refuse_proxies()
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
