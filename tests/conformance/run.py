@@ -24,6 +24,7 @@ import os
 import pkgutil
 import platform
 import sys
+import threading
 import time
 import traceback
 import unittest
@@ -98,7 +99,8 @@ def set_authkey(key: bytes) -> None:
 
 NEEDS_AUTHKEY = {"test_ressources_gced_in_workers"}
 """Tests whose calls talk to a process of `multiprocessing`, which knows its own children by this
-key: the processes of a pod are not among them."""
+key: the processes of a pod are not among them. Those of `WaitTests` do as well, where these have
+events instead of waiting for some time (from 3.13.1 on)."""
 
 
 NEEDS_A_POD = {"test_cancel_futures"}
@@ -106,13 +108,24 @@ NEEDS_A_POD = {"test_cancel_futures"}
 An executor that has not heard of a pod yet has started none, and cancels them all."""
 
 
+def wait_tests() -> type:
+    """CPython's tests of `wait`: in a module of their own since Python 3.12."""
+    inside = pkgutil.iter_modules(getattr(importlib.import_module(PACKAGE), "__path__", ()))
+    where = f"{PACKAGE}.test_wait" if any(one.name == "test_wait" for one in inside) else PACKAGE
+    found: type = importlib.import_module(where).WaitTests
+    return found
+
+
 class K8sRabbitMixin:
     """Goes before CPython's ``ProcessPoolSpawnMixin``, of which it keeps what is not here."""
 
     executor_type = K8sRabbitExecutor
 
+    manager: Any
+
     def setUp(self) -> None:
-        if self._testMethodName in NEEDS_AUTHKEY:
+        has_events = isinstance(self, wait_tests()) and hasattr(super(), "create_event")
+        if has_events or self._testMethodName in NEEDS_AUTHKEY:
             key = bytes(multiprocessing.current_process().authkey)
             self.executor_kwargs = {"initializer": set_authkey, "initargs": (key,)}
         super().setUp()
@@ -125,6 +138,11 @@ class K8sRabbitMixin:
 
     def get_context(self) -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
+
+    def create_event(self) -> threading.Event:
+        if self.manager is None:  # CPython's `setUp` makes one for pools that have a `ctx`
+            self.manager = self.get_context().Manager()
+        return self.manager.Event()
 
 
 # --- finding the tests
