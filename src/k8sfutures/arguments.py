@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from .blobs import Blobs
+from .functions import PickledFunction, name_of
 from .unpicklable import blame
 
 
@@ -97,7 +98,7 @@ def check_map_arguments(fn: object, chunksize: object, buffersize: object) -> No
 
 def pickled_initializer(
     blobs: Blobs, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-) -> bytes | None:
+) -> PickledFunction | None:
     """What travels of an initializer.
 
     Args:
@@ -106,7 +107,7 @@ def pickled_initializer(
         initargs: its arguments.
 
     Returns:
-        The pickled ``(function, args)``, or None.
+        It with the pickled ``(function, args)``, or None.
 
     Raises:
         Exception: what pickling them raised, with a note that says which it was.
@@ -114,7 +115,8 @@ def pickled_initializer(
     if initializer is None:
         return None
     try:
-        return blobs.dumps_initializer((initializer, initargs))
+        pickled = blobs.dumps_initializer((initializer, initargs))
     except Exception as error:
         blame(error, initializer, initargs, {}, args_name="initargs")
         raise
+    return PickledFunction(0, name_of(initializer), pickled)

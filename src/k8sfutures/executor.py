@@ -92,7 +92,8 @@ class K8sRabbitExecutor(Executor):
         max_workers: the most CPUs to use at once; None for all that the pods have.
         mp_context: accepted as None only: pods are not made by `multiprocessing`.
         initializer: called with ``initargs`` in each CPU process before this executor's first
-            call there. If it raises, the executor is broken (`InitializerFailed`).
+            call there. If it raises or ends the process, the executor is broken
+            (`InitializerFailed`).
         initargs: its arguments.
         max_tasks_per_child: calls after which a CPU process is replaced by a fresh one.
         **settings: see the documentation's table; each can also come from the environment
