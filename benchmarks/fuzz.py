@@ -42,6 +42,7 @@ from k8sfutures.codec import Codec
 from k8sfutures.errors import MessageError
 from k8sfutures.link import LinkEvent, Received
 from k8sfutures.messages import (
+    EXCEPTION,
     PROTOCOL,
     Attach,
     Cancel,
@@ -52,9 +53,9 @@ from k8sfutures.messages import (
     Group,
     Held,
     Hello,
-    InitializerRaised,
     Left,
     Message,
+    NotInitialized,
     Occupied,
     Printed,
     Recall,
@@ -101,7 +102,7 @@ def messages(trap: bytes) -> list[Message]:
         Hello("pod", "n", 1, [0], tuple(Versions.ours()), True, 0, [], 0, {}, 2, [], "address"),
         Results(1, [(1, 0, 0, 5, trap), (2, 1, 1, 5, trap)]),
         Returned([1], False),
-        InitializerRaised(0, trap),
+        NotInitialized(0, EXCEPTION, trap),
         Goodbye("so"),
         Printed(1, []),
         Yield("pool"),

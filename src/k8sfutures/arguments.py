@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import reprlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
 from .blobs import Blobs
+from .functions import PickledFunction, name_of
 from .unpicklable import blame
 
 
 def check_arguments(
     max_workers: object, mp_context: object, initializer: object, max_tasks_per_child: object
-) -> None:
+) -> tuple[int | None, int | None]:
     """Refuse what no executor of ours can work with, as the standard library does.
 
     Args:
@@ -22,21 +26,22 @@ def check_arguments(
         initializer: must be callable, or None.
         max_tasks_per_child: must be positive, or None.
 
+    Returns:
+        ``max_workers`` and ``max_tasks_per_child`` as plain integers that can travel, or None.
+
     Raises:
         TypeError: one has the wrong type.
         ValueError: one has a value that cannot work.
     """
     for name, value in (("max_workers", max_workers), ("max_tasks_per_child", max_tasks_per_child)):
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
+        if isinstance(value, bool):
             raise TypeError(f"{name} must be an integer or None, not {value!r}")
-        if value <= 0:
-            raise ValueError(
-                f"{name} must be greater than 0, not {value}"
-                if name == "max_workers"
-                else f"{name} must be >= 1, not {value}"
-            )
+    workers = _whole("max_workers", max_workers)
+    if workers is not None and workers <= 0:
+        raise ValueError(f"max_workers must be greater than 0, not {workers}")
+    tasks = _whole("max_tasks_per_child", max_tasks_per_child)
+    if tasks is not None and tasks <= 0:
+        raise ValueError(f"max_tasks_per_child must be >= 1, not {tasks}")
     if mp_context is not None:
         raise ValueError(
             f"mp_context must be None, not {mp_context!r}: calls run on pods, which "
@@ -44,6 +49,7 @@ def check_arguments(
         )
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
+    return workers, tasks
 
 
 def check_future(future: object, owner: object) -> None:
@@ -69,13 +75,19 @@ def check_future(future: object, owner: object) -> None:
         )
 
 
-def check_map_arguments(fn: object, chunksize: object, buffersize: object) -> None:
+def check_map_arguments(
+    fn: object, chunksize: object, buffersize: object, timeout: object
+) -> tuple[int | None, int | None]:
     """Refuse what `map` cannot work with.
 
     Args:
         fn: as for `K8sRabbitExecutor.map`; likewise the others.
         chunksize: a positive integer, or None.
         buffersize: likewise.
+        timeout: a number, or None; the clock looks at its type.
+
+    Returns:
+        Both as plain integers, or None: NumPy's will do, and True, as in the standard library.
 
     Raises:
         TypeError: one has the wrong type.
@@ -83,21 +95,27 @@ def check_map_arguments(fn: object, chunksize: object, buffersize: object) -> No
     """
     if not callable(fn):
         raise TypeError(f"{fn!r} is not callable")
-    if chunksize is not None:
-        if not isinstance(chunksize, int):
-            raise TypeError(f"chunksize must be an integer or None, not {chunksize!r}")
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-    if buffersize is not None:
-        if not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
+    items = _whole("chunksize", chunksize)
+    if items is not None and items < 1:
+        raise ValueError("chunksize must be >= 1.")
+    ahead = _whole("buffersize", buffersize)
+    if ahead is not None and ahead < 1:
+        raise ValueError("buffersize must be None or > 0")
+    if isinstance(timeout, float) and math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds or None, not nan")
+    return items, ahead
+
+
+def _whole(name: str, value: Any) -> int | None:
+    try:
+        return None if value is None else min(int(operator.index(value)), sys.maxsize)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer or None, not {value!r}") from None
 
 
 def pickled_initializer(
-    blobs: Blobs, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-) -> bytes | None:
+    blobs: Blobs, initializer: Callable[..., object] | None, initargs: Iterable[Any]
+) -> PickledFunction | None:
     """What travels of an initializer.
 
     Args:
@@ -106,15 +124,23 @@ def pickled_initializer(
         initargs: its arguments.
 
     Returns:
-        The pickled ``(function, args)``, or None.
+        It with the pickled ``(function, args)``, or None.
 
     Raises:
+        TypeError: the arguments are no tuple, nor anything else that can be gone through.
         Exception: what pickling them raised, with a note that says which it was.
     """
     if initializer is None:
         return None
     try:
-        return blobs.dumps_initializer((initializer, initargs))
+        initargs = tuple(initargs)
+    except TypeError:
+        raise TypeError(
+            f"initargs must be a tuple of arguments, as in initargs=(x,), not {initargs!r:.200}"
+        ) from None
+    try:
+        pickled = blobs.dumps_initializer((initializer, initargs))
     except Exception as error:
         blame(error, initializer, initargs, {}, args_name="initargs")
         raise
+    return PickledFunction(0, name_of(initializer), pickled)

@@ -14,6 +14,7 @@ from typing import Final
 
 from .blobs import Blob, Blobs, Bulky, blobs_of
 from .bodies import with_parts
+from .functions import PickledFunction
 from .messages import GROUP_LIMIT, INLINE_LIMIT, Call, Group
 
 MOST_PARTS: Final = 1 << 20
@@ -38,13 +39,14 @@ class Cargo:
 
     Args:
         blobs: of the executor.
-        initializer: of the executor, pickled, or None.
+        initializer: of the executor, with its arguments, or None.
     """
 
-    def __init__(self, blobs: Blobs, initializer: bytes | None) -> None:
+    def __init__(self, blobs: Blobs, initializer: PickledFunction | None) -> None:
         self._blobs = blobs
         self._functions: dict[int, Bulky] = {}
-        self.initializer = None if initializer is None else self._within_limit(initializer)
+        self.initializer_name = "" if initializer is None else initializer.name
+        self.initializer = None if initializer is None else self._within_limit(initializer.data)
         """As it travels with each `Attach`; what it has apart, every call needs."""
 
     def load(self, group: Group) -> tuple[list[Group], dict[str, list[Blob]]]:

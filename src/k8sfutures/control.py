@@ -12,6 +12,7 @@ from .attempts import called
 from .blobs import Blobs
 from .config import Output
 from .errors import CallCancelled
+from .functions import PickledFunction
 from .link import ClientLink, LinkEvent
 from .maps import Map
 from .place import Place
@@ -132,7 +133,7 @@ class Plan:
     connect: Callable[[Credentials, str, str, Callable[[LinkEvent], None]], ClientLink]
     max_workers: int | None
     max_tasks_per_child: int | None
-    initializer: bytes | None
+    initializer: PickledFunction | None
     surroundings: bytes = field(repr=False)
     within: Place | None
     blobs: Blobs

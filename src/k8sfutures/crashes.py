@@ -1,9 +1,10 @@
-"""What is known of a call whose CPU process died: a story from the pod, and what it becomes here.
+"""What is known of a call, or an initializer, whose CPU process died: what its story becomes here.
 
-The story is a msgpack map. The pod tells ``pod``, ``node``, ``cpu_id``, ``pid``, ``signal``,
-``exitcode``, ``memory_peak``, ``memory_limit`` and ``out_of_memory``; then ``seconds`` (how long
-the call ran), ``output`` and ``stack`` (the last that it printed, and where Python was); and, where
-the pod has ended the process, ``ended`` (why) and ``limit`` (seconds that the call could have had).
+The story, from the pod, is a msgpack map. That tells ``pod``, ``node``, ``cpu_id``, ``pid``,
+``signal``, ``exitcode``, ``memory_peak``, ``memory_limit`` and ``out_of_memory``; then ``seconds``
+(how long the call ran), ``output`` and ``stack`` (the last that it printed, and where Python was);
+and, where the pod has ended the process, ``ended`` (why) and ``limit`` (seconds that the call could
+have had).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 import msgpack
 
 from .attempts import attempt_with, called, ending_in_words, in_words
-from .errors import CallCancelled, CallTimeout, WorkerCrashed
+from .errors import CallCancelled, CallTimeout, InitializerFailed, WorkerCrashed
 from .messages import CANCELLED, TIMEOUT
 from .pod_files import in_text
 
@@ -36,16 +37,49 @@ def crash_of(
     Returns:
         What became of the call, with all that is known of it.
     """
-    story = msgpack.unpackb(body)
-    if story.get("stack"):
-        # No frame of the user's is below its heading where the function itself is no Python.
-        is_bare = story["stack"].rstrip().endswith("(most recent call first):")
-        story["stack"] = "" if is_bare else in_text(story["stack"])
+    story = _story_of(body)
     call = function if index is None else called(function, index)
     error = _failure_of(story, call)
     if not isinstance(error, CallCancelled):  # else nobody is told
         error.attempts = (attempt_with(error, error.pod, 1),)  # what was before is not known here
     return error
+
+
+def initializer_crash(body: bytes, name: str) -> InitializerFailed:
+    """What an executor is broken by whose initializer has ended a CPU process.
+
+    Args:
+        body: a story.
+        name: of the initializer.
+
+    Returns:
+        The failure; its cause is a `WorkerCrashed`, with all that is known.
+    """
+    story = _story_of(body)
+    how = (
+        f"{ending_in_words(story['signal'], story['exitcode'])} after {in_words(story['seconds'])}"
+    )
+    failure = InitializerFailed(
+        f"the CPU process that ran the initializer {name} {how}"
+        f"{_why(story, f'the initializer {name}')} ({_place(story)}); no call of this executor can "
+        f"run{_last_words(story)}"
+    )
+    cause = WorkerCrashed(f"the CPU process {how}", **_known(story))
+    failure.__cause__ = cause
+    return failure
+
+
+def _story_of(body: bytes) -> dict[str, Any]:
+    story: dict[str, Any] = msgpack.unpackb(body)
+    if story.get("stack"):
+        # No frame of the user's is below its heading where the function itself is no Python.
+        is_bare = story["stack"].rstrip().endswith("(most recent call first):")
+        story["stack"] = "" if is_bare else in_text(story["stack"])
+    return story
+
+
+def _known(story: dict[str, Any]) -> dict[str, Any]:
+    return {name: story[name] for name in (*_FIELDS, *_OF_CRASHES) if name in story}
 
 
 def _failure_of(story: dict[str, Any], call: str) -> CallTimeout | CallCancelled | WorkerCrashed:
@@ -66,11 +100,10 @@ def _failure_of(story: dict[str, Any], call: str) -> CallTimeout | CallCancelled
     after = f" after {in_words(known['seconds'])}" if "seconds" in known else ""
     how = ending_in_words(story["signal"], story["exitcode"])
     return WorkerCrashed(
-        f"the CPU process that ran {call} {how}{after}{_why(story)} "
+        f"the CPU process that ran {call} {how}{after}{_why(story, 'the call')} "
         f"({_place(story)}); "
         f"no other call is affected, and the process has been replaced{_last_words(story)}",
-        **known,
-        **{name: story[name] for name in _OF_CRASHES if name in story},
+        **_known(story),
     )
 
 
@@ -79,7 +112,7 @@ def _place(story: dict[str, Any]) -> str:
     return f"pod {story['pod']}{node}, CPU id {story['cpu_id']}, pid {story['pid']}"
 
 
-def _why(story: dict[str, Any]) -> str:
+def _why(story: dict[str, Any], what: str) -> str:
     peak = story.get("memory_peak")
     had = f" (this process had {peak >> 20} MiB at its peak)" if peak else ""
     if story.get("out_of_memory"):
@@ -93,7 +126,7 @@ def _why(story: dict[str, Any]) -> str:
     number = story["signal"]
     if number == signal.SIGKILL:
         return f"; out of memory{had}, or killed by someone?"
-    return _HINTS.get(number, "") if number is not None else _EXIT_HINT
+    return _HINTS.get(number, "") if number is not None else _EXIT_HINT.format(what)
 
 
 def _last_words(story: dict[str, Any]) -> str:
@@ -106,7 +139,7 @@ def _last_words(story: dict[str, Any]) -> str:
     return words
 
 
-_EXIT_HINT = "; did the call end its process, with os._exit for one?"
+_EXIT_HINT = "; did {} end its process, with os._exit for one?"
 _HINTS = {
     signal.SIGSEGV: "; a crash in native code?",
     signal.SIGABRT: "; an abort in native code?",

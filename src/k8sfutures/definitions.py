@@ -44,7 +44,7 @@ from .rebuilding import (
     set_function,
     set_named,
 )
-from .reducers import OF_DISPATCHING, REDUCERS, Reduced, is_dispatching, travels_by_value
+from .reducers import OF_DISPATCHING, REDUCERS, Reduced, is_dispatching, refuse, travels_by_value
 from .scopes import (
     Namespace,
     current,
@@ -149,6 +149,8 @@ class Reducers:
             return (enumerations.member_of, (kind, obj._name_)) if plain else NotImplemented
         if isinstance(kind.__reduce__, types.FunctionType) and travels_by_value(kind):
             return self._named(obj)
+        if kind.__module__ == "multiprocessing.connection":
+            refuse(obj)  # it would be one to whatever file has its number there
         if kind is not io.TextIOWrapper and kind is not type(sys.stdout):
             self._plain.add(id(kind))
             self._kept.append(kind)

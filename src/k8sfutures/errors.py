@@ -18,7 +18,7 @@ The tree::
     │   ├── BrokerUntrusted                       it could not show that it is the broker (TLS)
     │   ├── PodsUnavailable                       no pod could be started
     │   ├── PodMismatch                           the pool's pods run other versions
-    │   ├── InitializerFailed                     the initializer raised
+    │   ├── InitializerFailed                     the initializer failed
     │   ├── WorkersTerminated                     terminate_workers() or kill_workers()
     │   └── ThreadDied                            a thread of the client itself failed
     └── CallFailed (BrokenProcessPool)            one call failed, and only that call
@@ -214,7 +214,10 @@ class PodMismatch(ExecutorBroken):
 
 
 class InitializerFailed(ExecutorBroken):
-    """The executor's ``initializer`` raised in a CPU process; its exception is the cause."""
+    """The executor's ``initializer`` raised in a CPU process, or ended it.
+
+    The cause is what it raised, or a `WorkerCrashed` with all that is known of the process.
+    """
 
 
 class WorkersTerminated(ExecutorBroken):

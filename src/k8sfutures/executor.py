@@ -92,7 +92,8 @@ class K8sRabbitExecutor(Executor):
         max_workers: the most CPUs to use at once; None for all that the pods have.
         mp_context: accepted as None only: pods are not made by `multiprocessing`.
         initializer: called with ``initargs`` in each CPU process before this executor's first
-            call there. If it raises, the executor is broken (`InitializerFailed`).
+            call there. If it raises or ends the process, the executor is broken
+            (`InitializerFailed`).
         initargs: its arguments.
         max_tasks_per_child: calls after which a CPU process is replaced by a fresh one.
         **settings: see the documentation's table; each can also come from the environment
@@ -119,7 +120,9 @@ class K8sRabbitExecutor(Executor):
         max_tasks_per_child: int | None = None,
         **settings: object,
     ) -> None:
-        check_arguments(max_workers, mp_context, initializer, max_tasks_per_child)
+        max_workers, max_tasks_per_child = check_arguments(
+            max_workers, mp_context, initializer, max_tasks_per_child
+        )
         resolved = load_settings(settings)
         pods = resolve_pods(resolved, os.environ)
         pool = pool_name(resolved, pods)
@@ -233,11 +236,11 @@ class K8sRabbitExecutor(Executor):
             An iterator over the results. It raises what an item raised, and goes no further.
 
         Raises:
-            ValueError: ``chunksize`` or ``buffersize`` is below 1.
+            ValueError: ``chunksize`` or ``buffersize`` is below 1, or ``timeout`` is no number.
             RuntimeError: after `shutdown`.
             BrokenProcessPool: the executor is broken.
         """
-        check_map_arguments(fn, chunksize, buffersize)
+        chunksize, buffersize = check_map_arguments(fn, chunksize, buffersize, timeout)
         deadline = None if timeout is None else timeout + time.monotonic()
         self._check_usable()
         items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)

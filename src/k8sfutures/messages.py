@@ -269,12 +269,19 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
-class InitializerRaised:
-    """Pod to client: your initializer raised; the body is the pickled exception."""
+class NotInitialized:
+    """Pod to client: your initializer has failed, and none of your calls will run here.
+
+    Attributes:
+        cpu_id: of the process.
+        status: `EXCEPTION` or `CRASHED`.
+        body: as of an outcome with that status.
+    """
 
     kind: ClassVar[int] = 10
     cpu_id: int
-    error: bytes
+    status: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +380,7 @@ Message = (
     | Hello
     | Results
     | Returned
-    | InitializerRaised
+    | NotInitialized
     | Goodbye
     | Printed
     | Yield

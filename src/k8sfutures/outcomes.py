@@ -13,7 +13,7 @@ from typing import Any, Final
 from .attempts import called
 from .bodies import loads, unpacked
 from .chunks import Whole
-from .crashes import crash_of
+from .crashes import crash_of, initializer_crash
 from .errors import (
     CallNotLoadable,
     ExecutorBroken,
@@ -22,7 +22,7 @@ from .errors import (
     ThreadDied,
 )
 from .exceptions import Raised, all_of, say_where
-from .messages import CRASHED, NOT_LOADABLE
+from .messages import CRASHED, NOT_LOADABLE, NotInitialized
 from .missing import explain
 from .pod_files import in_error
 from .tracebacks import alone
@@ -127,26 +127,29 @@ def failure_of(
 # --- exceptions that hold nothing but themselves
 
 
-def initializer_failure(body: bytes, pod: str, cpu_id: int) -> InitializerFailed:
-    """What an executor whose initializer raised is broken by; it is logged, too.
+def initializer_failure(message: NotInitialized, pod: str, name: str) -> InitializerFailed:
+    """What an executor whose initializer has failed is broken by; an exception is logged, too.
 
     Args:
-        body: the pickled exception.
-        pod: where it was raised.
-        cpu_id: of the process that raised it.
+        message: of the pod.
+        pod: which.
+        name: of the initializer.
 
     Returns:
-        The failure, with the exception as its cause.
+        The failure, with the exception as its cause, or with a `WorkerCrashed`.
     """
+    if message.status == CRASHED:
+        return initializer_crash(message.body, name)
     try:
-        cause = loaded(body, "the initializer")
+        cause = loaded(message.body, f"the initializer {name}")
     except ResultNotLoadable as error:
         cause = error
     _at_home(cause)
     # Where, and in which words, the standard library logs it.
     logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
     failure = InitializerFailed(
-        f"the initializer raised {type(cause).__name__}: {cause} (pod {pod}, CPU id {cpu_id})"
+        f"the initializer {name} raised {type(cause).__name__}: {cause} "
+        f"(pod {pod}, CPU id {message.cpu_id})"
     )
     failure.__cause__ = cause
     missing = explain(cause)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import cloudpickle
 from cloudpickle import cloudpickle as internal
 
+from .advice import name_of_class
 from .fingerprints import LruCacheWrapper
 from .imports import note_imports
 from .rebuilding import (
@@ -94,11 +95,9 @@ def _reduce_weak_keys(it: weakref.WeakKeyDictionary[Any, Any]) -> Reduced:
     return weakref.WeakKeyDictionary, (dict(it.items()),)
 
 
-def _refuse(it: object) -> Reduced:
-    kind = type(it)
-    raise TypeError(
-        f"cannot pickle '{kind.__module__}.{kind.__qualname__}' object".replace("'builtins.", "'")
-    )
+def refuse(it: object) -> Reduced:
+    """Refuse an object, in Python's own words."""
+    raise TypeError(f"cannot pickle {name_of_class(type(it))!r} object")
 
 
 def _sentinel_of_dataclasses(name: str) -> tuple[type, Callable[[object], Reduced]]:
@@ -141,8 +140,8 @@ REDUCERS: Final[dict[type, Callable[[Any], Reduced]]] = {
     types.CellType: _reduce_cell,
     LruCacheWrapper: _reduce_cached,
     functools.cached_property: _reduce_cached_property,
-    io.TextIOWrapper: _refuse,
-    memoryview: _refuse,
+    io.TextIOWrapper: refuse,
+    memoryview: refuse,
     typing.ParamSpec: _reduce_parameter,
     typing.TypeVarTuple: _reduce_parameter,
     typing.NewType: _reduce_new_type,

@@ -40,6 +40,8 @@ PROTOCOL: Final = 5
 loads = pickle.loads
 
 _MAIN: Final = b"__main__"
+# A class of which only `multiprocessing` itself makes copies that are any good.
+_CONNECTION: Final = b"multiprocessing.connection\x94\x8c\nConnection"
 # A reference to a module's attribute, in protocol 4 and later: STACK_GLOBAL.
 _REFERENCE: Final = b"\x93"
 
@@ -65,8 +67,9 @@ def _by_value() -> Iterator[None]:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def _refers_to_own(data: bytes) -> bool:
-    return any(data.find(name) >= 0 for name in own_modules.by_value())
+def _needs_care(data: bytes) -> bool:
+    own = own_modules.by_value()
+    return data.find(_CONNECTION) >= 0 or any(data.find(name) >= 0 for name in own)
 
 
 # --- objects
@@ -177,7 +180,7 @@ _TEXTS: Final = frozenset((bytes, str))
 def _refers_to_definitions(data: bytes) -> bool:
     # `find`, as `in` takes ten times as long on bytes: it tries an integer first. To look for
     # one byte costs a tenth of looking for more.
-    return data.find(_REFERENCE) >= 0 and (data.find(_MAIN) >= 0 or _refers_to_own(data))
+    return data.find(_REFERENCE) >= 0 and (data.find(_MAIN) >= 0 or _needs_care(data))
 
 
 def _dumps_definitions(
@@ -203,7 +206,7 @@ def _dumps_definitions(
             data = _dumps_with_dill(obj)
         except Exception:  # cloudpickle's words name the object; dill's are its own
             raise from_cloudpickle from None
-        if data.find(_MAIN) >= 0 or _refers_to_own(data):
+        if data.find(_MAIN) >= 0 or _needs_care(data):
             # What a pod cannot import, by name; or as something that is new at each load.
             raise
         return data

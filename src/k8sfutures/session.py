@@ -33,9 +33,9 @@ from .messages import (
     Group,
     Held,
     Hello,
-    InitializerRaised,
     Left,
     Message,
+    NotInitialized,
     Occupied,
     Printed,
     Recall,
@@ -300,8 +300,8 @@ class Session:
                 yield from self._printed(sender, message)
             case Occupied():
                 self._occupied(sender, message)
-            case InitializerRaised():
-                yield initializer_failure(message.error, sender, message.cpu_id)
+            case NotInitialized():
+                yield initializer_failure(message, sender, self._cargo.initializer_name)
             case Goodbye():
                 yield from self._gone(sender, f"it ended: {message.reason}")
             case _:

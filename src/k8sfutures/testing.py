@@ -268,7 +268,9 @@ class _MemoryExecutor(K8sRabbitExecutor):
         ship: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        check_arguments(max_workers, mp_context, initializer, max_tasks_per_child)
+        max_workers, max_tasks_per_child = check_arguments(
+            max_workers, mp_context, initializer, max_tasks_per_child
+        )
 
         def connect(
             _found: Credentials, _pool: str, name: str, emit: Callable[[LinkEvent], None]

@@ -80,15 +80,17 @@ def tls_of(
 
     Raises:
         SettingValueError: a file cannot be read, or holds something else; or they are given for
-            URLs that are all without TLS.
+            URLs that are all without TLS, or for the local broker.
     """
     texts = {"tls_ca": ca, "tls_certificate": certificate, "tls_key": key}
     names = [name for name, text in texts.items() if text is not None]
     if not any(url is not None and url.startswith("amqps:") for url in urls):
-        if names and any(urls):
+        if names:
+            given = any(urls)
+            but = "begins with amqp://" if given else "is not given: the local broker has no TLS"
             raise SettingValueError(
-                f"{' and '.join(names)} can be of use with amqps:// only, and amqp_url begins with "
-                "amqp://: change that, or leave them out"
+                f"{' and '.join(names)} can be of use with amqps:// only, and amqp_url {but}; have "
+                "amqp_url begin with amqps://, or leave out what is for that alone"
             )
         return None
     if key is not None and certificate is None:

@@ -3,6 +3,9 @@
 Only after a failure, the part that fails is pickled once more, with the pickler that is written in
 Python, since that tells what it was at. What it went through gets a name: an attribute, an item, a
 global that a function reads. No code of the user's runs for it but what pickling itself calls.
+
+It is named as far as what it goes through says something to the user: of a Future, and not of the
+lock in it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
+from .advice import advice_on, name_of_class
 from .definitions import Reducers, dispatch_table
 from .fingerprints import ATOMS, LruCacheWrapper
 from .functions import name_of
@@ -26,7 +30,9 @@ SECONDS: Final = 2.0
 _STEPS: Final = 12
 """How many names a path has at most at its beginning; the end is always there."""
 
-_PLAIN: Final = (TypeError, pickle.PicklingError, AttributeError, ValueError, NotImplementedError)
+_PLAIN: Final = frozenset(
+    {TypeError, pickle.PicklingError, AttributeError, ValueError, RuntimeError, NotImplementedError}
+)
 """Errors whose text may begin with the path. Others may be the user's, with args of their own."""
 
 
@@ -56,7 +62,7 @@ def blame(
         found = _find(value, deadline)
         if found is not None:
             what = f"the call to {name}" if root != name else f"the function {name}"
-            _tell(error, found, root + path(found.chain), what)
+            _tell(error, found, root, what)
             return
 
 
@@ -70,7 +76,8 @@ def blame_result(error: BaseException, function: object, value: object) -> None:
     """
     found = _find(value, time.monotonic() + SECONDS)
     if found is not None:
-        _tell(error, found, "result" + path(found.chain), f"what {name_of(function)} returned")
+        what = f"what {name_of(function)} returned"
+        _tell(error, found, "result", what, back=True)
     if isinstance(value, types.CoroutineType):
         value.close()  # or Python warns that nobody has awaited it
 
@@ -85,14 +92,23 @@ def blame_exception(error: BaseException, raised: BaseException) -> None:
     found = _find([raised.args, vars(raised)], time.monotonic() + SECONDS)
     if found is not None:
         name = type(raised).__name__
-        _tell(error, found, name + path([raised, *found.chain[2:]]), f"the exception {name}")
+        whole = _Found([raised, *found.chain[2:]], found.error)
+        _tell(error, whole, name, f"the exception {name}", back=True)
 
 
-def _tell(error: BaseException, found: _Found, where: str, what: str) -> None:
-    kind = type(found.chain[-1]).__qualname__
+def _tell(error: BaseException, found: _Found, root: str, what: str, *, back: bool = False) -> None:
+    chain = found.chain
     if type(error) in _PLAIN and len(error.args) == 1:
-        why = found.error if type(found.error) in _PLAIN else error
-        error.args = (f"{where}: {why}",)
+        why = str(found.error if type(found.error) in _PLAIN else error)
+        known = ((at, advice_on(it)) for at, it in enumerate(chain))
+        at, advice = next((one for one in known if one[1] is not None), (len(chain) - 1, None))
+        if at < len(chain) - 1:
+            why = f"cannot pickle {name_of_class(type(chain[at]))!r} object"
+        if advice is not None:
+            why += f"; {advice.why}: {advice.back if back else advice.give}"
+        error.args = (f"{root}{path(chain[: at + 1])}: {why}",)
+    kind = type(chain[-1]).__qualname__
+    where = root + path(chain)
     error.add_note(f"k8sfutures: {where} of {what}, of type {kind!r}, cannot be pickled")
 
 

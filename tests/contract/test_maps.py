@@ -22,7 +22,7 @@ def test_results_are_in_order(ex):
     assert list(ex.map(pow, range(1000), itertools.repeat(2))) == [n * n for n in range(1000)]
 
 
-@pytest.mark.parametrize("chunksize", [1, 7, 100, 5000])
+@pytest.mark.parametrize("chunksize", [1, 7, 100, 5000, True])
 def test_any_chunksize(ex, chunksize):
     assert list(ex.map(abs, range(-500, 500), chunksize=chunksize)) == [
         abs(n) for n in range(-500, 500)

@@ -8,6 +8,7 @@ from k8sfutures.blobs import Blobs, blobs_of
 from k8sfutures.bodies import loads, parts_of
 from k8sfutures.cargo import Cargo, group_until, last_number
 from k8sfutures.codec import Codec
+from k8sfutures.functions import PickledFunction
 from k8sfutures.messages import INLINE_LIMIT, Group
 
 BODY = b"\x80" + bytes(INLINE_LIMIT - 1)
@@ -118,14 +119,14 @@ class TestFunctions:
 
 class TestTheInitializer:
     def test_that_is_small_travels_as_it_is(self, blobs):
-        cargo = Cargo(blobs, b"\x80small")
+        cargo = Cargo(blobs, PickledFunction(0, "prepare", b"\x80small"))
         assert cargo.initializer == b"\x80small"
         _, needed = load(cargo, group_of((1, 7, b"\x80")))
         assert needed == []
 
     def test_that_is_bulky_is_needed_by_every_call(self, blobs):
         initializer = b"\x80" + bytes(20_000_000)
-        cargo = Cargo(blobs, initializer)
+        cargo = Cargo(blobs, PickledFunction(0, "prepare", initializer))
         assert len(cargo.initializer) < 1000
         (blob,) = blobs_of(cargo.initializer)
         assert blob.data == initializer

@@ -13,8 +13,8 @@ from k8sfutures.messages import (
     Attach,
     Group,
     Hello,
-    InitializerRaised,
     Left,
+    NotInitialized,
     Printed,
     Recall,
     Renew,
@@ -423,7 +423,7 @@ class TestFaults:
         ]
         play.run(0, status=kinds.INITIALIZER_RAISED)
         play.run(1, status=kinds.INITIALIZER_RAISED)
-        assert play.messages(InitializerRaised) == [InitializerRaised(0, b"r")]
+        assert play.messages(NotInitialized) == [NotInitialized(0, EXCEPTION, b"r")]
         assert play.group([(4, 0)]) == {}
 
 
@@ -503,7 +503,7 @@ class TestInitializers:
         play.go()
         play.dispatcher.hello("c", TEMPLATE)
         play.go()
-        assert play.messages(InitializerRaised) == [InitializerRaised(0, b"e")] * 2
+        assert play.messages(NotInitialized) == [NotInitialized(0, EXCEPTION, b"e")] * 2
 
 
 class TestGivingBack:

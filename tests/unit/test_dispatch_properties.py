@@ -25,7 +25,7 @@ from k8sfutures.messages import (
     Cancel,
     Group,
     Hello,
-    InitializerRaised,
+    NotInitialized,
     Printed,
     Recall,
     Renew,
@@ -122,6 +122,8 @@ class Session:
         self.started = set()
         self.results = 0
         self.failed = False
+        self.fails = False  # its initializer has ended a process, and no other could do better
+        self.second_tries = set()  # calls of which one was killed before they began
         self.received = set()
         self.blobs = 0  # ids that were given
         self.needs = {}  # call id -> ids of blobs; a function's by its negative
@@ -254,8 +256,9 @@ class Machine(RuleBasedStateMachine):
                 for call_id in message.calls:
                     _, items = session.open.pop(call_id)
                     assert not any((call_id, item) in session.started for item in items)
-            case InitializerRaised():
+            case NotInitialized():
                 assert not session.failed
+                assert session.fails or message.status == EXCEPTION
                 session.failed = True
             case Hello():
                 assert message.results <= session.results
@@ -601,10 +604,8 @@ class Machine(RuleBasedStateMachine):
         process.current = (token, item, job)
         session, call_id = self.owner(job)
         assert session is not None, "an item of a client that has left"
-        assert (call_id, item) not in session.started, "an item that starts twice"
         has = process.blobs.get(job.client, set())
         assert session.needs_of(call_id, job.function) <= has, "an item without what it needs"
-        session.started.add((call_id, item))
         process.ran[session.serial] += 1
         if session.max_tasks is not None:
             assert process.ran[session.serial] <= session.max_tasks
@@ -618,6 +619,8 @@ class Machine(RuleBasedStateMachine):
         session, call_id = self.owner(job)
         limited = session is not None and call_id in session.limits
         if session is not None:
+            assert (call_id, item) not in session.started, "an item that starts twice"
+            session.started.add((call_id, item))
             assert limited == (token in process.timed)
         if limited:
             process.begun[token, item] = (session.serial, call_id, item), session.limits[call_id]
@@ -639,6 +642,7 @@ class Machine(RuleBasedStateMachine):
             return
         if process.initializers.get(job.client):
             process.initializers[job.client] = False
+            process.said.append((token, item, kinds.INITIALIZED, 0, b""))
             process.current = (token, item, job)
             self.begin(process)
             process.current = None
@@ -685,27 +689,42 @@ class Machine(RuleBasedStateMachine):
             process.said.append((token, item, EXCEPTION, 10, b"r"))
             self.read_from(cpu_id)
 
-    @rule(data=st.data(), really=SELDOM)
-    def crash(self, data, really):
+    @rule(data=st.data(), really=SELDOM, number=st.sampled_from([None, 9, 11]))
+    def crash(self, data, really, number):
         live = self.live()
         if live and really:
-            self.end_process(data.draw(st.sampled_from(live)))
+            self.end_process(data.draw(st.sampled_from(live)), number)
 
     @precondition(lambda self: self.killed)
     @rule()
     def killed_ones_end(self):
         self.end_process(min(self.killed))
 
-    def end_process(self, cpu_id):
+    def end_process(self, cpu_id, number=None):
         process = self.processes[cpu_id]
+        session = self.dies_initializing(cpu_id, number)
         self.processes[cpu_id] = None
         for some in (self.killed, self.halted, self.ended):
             some.discard(cpu_id)
         crashes = self.crashes()
-        self.dispatcher.died(cpu_id, process.said, list(process.pipe), {})
+        self.dispatcher.died(cpu_id, process.said, list(process.pipe), {"signal": number})
         ran = process.current is not None and self.owner(process.current[2])[0] is not None
+        ran = ran and session is None
         assert self.crashes() - crashes == ran, "what ran has crashed, and nothing else"
         self.carry_out()
+        assert session is None or session.failed or not session.fails, "nobody is told"
+
+    def dies_initializing(self, cpu_id, number):
+        """The client whose initializer a process dies in, by itself."""
+        process = self.processes[cpu_id]
+        if process.current is None or cpu_id in self.ended:
+            return None
+        session, call_id = self.owner(process.current[2])
+        if session is None or not process.initializers.get(session.name):
+            return None
+        session.fails = session.fails or number != 9 or call_id in session.second_tries
+        session.second_tries.add(call_id)
+        return session
 
     def crashes(self):
         """Those that wait to be sent, and those that have been and are not confirmed."""

@@ -28,8 +28,8 @@ from k8sfutures.messages import (
     Group,
     Held,
     Hello,
-    InitializerRaised,
     Left,
+    NotInitialized,
     Occupied,
     Printed,
     Recall,
@@ -91,7 +91,7 @@ MESSAGES = {
         Results, ints, st.lists(st.tuples(ints, ints, ints, ints, bodies | st.none()), max_size=3)
     ),
     Returned: st.builds(Returned, st.lists(ints), st.booleans()),
-    InitializerRaised: st.builds(InitializerRaised, ints, bodies),
+    NotInitialized: st.builds(NotInitialized, ints, ints, bodies),
     Goodbye: st.builds(Goodbye, texts),
     Yield: st.builds(Yield, texts),
     Credit: st.builds(Credit, ints),

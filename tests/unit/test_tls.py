@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from tls_broker import Authority
 
+from k8sfutures import K8sRabbitExecutor
 from k8sfutures.config import load_settings
 from k8sfutures.errors import BrokerRefused, BrokerUntrusted, SettingValueError
 from k8sfutures.pods.kubernetes.manifests import broker_secret
@@ -92,8 +93,13 @@ class TestSettings:
     def test_one_of_two_urls_is_enough(self, authority):
         assert tls_of(authority.pem, None, None, ("amqp://127.0.0.1/", URL)) is not None
 
-    def test_the_local_broker_needs_none(self, authority):
-        assert tls_of(authority.pem, None, None, (None,)) is None
+    def test_nor_is_the_local_broker(self, monkeypatch, authority, pair):
+        message = refused(authority.pem, *pair, (None,))
+        assert "tls_ca and tls_certificate and tls_key can be of use with amqps:// only" in message
+        assert "amqp_url is not given: the local broker has no TLS; have amqp_url begin" in message
+        monkeypatch.setenv("K8SFUTURES_TLS_CA", authority.pem)
+        with pytest.raises(SettingValueError, match="tls_ca can be of use with amqps:// only"):
+            K8sRabbitExecutor(pods="local")
 
     def test_a_key_without_its_certificate(self, pair):
         assert "without tls_certificate" in refused(None, None, pair.key, (URL,))

@@ -7,11 +7,16 @@ import collections
 import concurrent.futures
 import functools
 import io
+import logging
 import mmap
+import multiprocessing
+import os
 import queue
 import socket
 import sqlite3
+import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 
@@ -21,9 +26,15 @@ from k8sfutures import unpicklable
 from k8sfutures.exceptions import dumps_exception
 from k8sfutures.functions import refuse_asynchronous
 from k8sfutures.serialization import dumps, loads
+from k8sfutures.testing import MemoryCluster
 from k8sfutures.unpicklable import blame, blame_result
 
 LOCK = threading.Lock()
+
+OF_A_LOCK = (
+    "cannot pickle '_thread.lock' object; it is for the threads of one process: have the call make "
+    "one, or leave it out of the object's state (__getstate__)"
+)
 
 
 class Session:
@@ -160,7 +171,7 @@ def told(function, *args, **kwargs):
 def test_the_path_in_an_argument(value, path):
     error = told(taking, value)
     assert type(error) is TypeError
-    assert str(error) == f"{path}: cannot pickle '_thread.lock' object"
+    assert str(error) == f"{path}: {OF_A_LOCK}"
     assert path in error.__notes__[0]
     assert "of the call to taking, of type 'lock'" in error.__notes__[0]
 
@@ -196,7 +207,7 @@ class OfAClass:
         ("OfAClass", "OfAClass.handle"),
     ]:
         error = told(namespace[name])
-        assert str(error) == f"{path}: cannot pickle '_thread.lock' object"
+        assert str(error) == f"{path}: {OF_A_LOCK}"
         assert f"of the function {name}" in error.__notes__[0]
 
 
@@ -242,22 +253,93 @@ def test_what_cannot_travel_is_an_error_and_no_copy(things):
         assert name.rpartition(".")[2] in str(error)  # where Python's words do not say all
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        threading.Thread,
-        concurrent.futures.Future,
+def executor_of_ours():
+    with MemoryCluster([1]) as cluster, cluster.executor() as executor:
+        return executor
+
+
+def view_of_ours():
+    return executor_of_ours().options(retries=1)
+
+
+def event_loop():
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return loop
+
+
+def started():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process
+
+
+def closed(it):
+    it.close()
+    return it
+
+
+KINDS = [
+    (executor_of_ours, "k8sfutures.testing._MemoryExecutor", "have the call make one of its own"),
+    (view_of_ours, "k8sfutures.view.ExecutorView", "have the call make one of its own"),
+    (
         lambda: concurrent.futures.ThreadPoolExecutor(1),
-        queue.Queue,
-        asyncio.Event,
-    ],
-    ids=["thread", "future", "executor", "queue", "event"],
-)
-def test_of_what_the_standard_library_is_made_of_the_part_is_named(make):
-    if make is asyncio.Event:
-        dumps(make())  # holds nothing before it is waited for
-        return
-    assert str(told(taking, [make()])).startswith("args[0][0]._") or make is queue.Queue
+        "concurrent.futures.thread.ThreadPoolExecutor",
+        "have the call make one of its own",
+    ),
+    (concurrent.futures.Future, "concurrent.futures._base.Future", "give its result()"),
+    (threading.Lock, "_thread.lock", "have the call make one"),
+    (threading.Event, "threading.Event", "have the call make one"),
+    (threading.Thread, "threading.Thread", "have the call make one"),
+    (queue.Queue, "queue.Queue", "give what is in it as a list"),
+    (queue.SimpleQueue, "_queue.SimpleQueue", "give what is in it as a list"),
+    (multiprocessing.Lock, "Lock", "calls run on other machines"),
+    (multiprocessing.Semaphore, "Semaphore", "calls run on other machines"),
+    (multiprocessing.Event, "multiprocessing.synchronize.Event", "calls run on other machines"),
+    (multiprocessing.SimpleQueue, "SimpleQueue", "calls run on other machines"),
+    (lambda: multiprocessing.Value("i"), "Synchronized", "calls run on other machines"),
+    (multiprocessing.Process, "multiprocessing.context.Process", "have the call start it"),
+    (started, "subprocess.Popen", "have the call start it"),
+    (lambda: closed(socket.socket()), "socket", "open it in the call, or in an initializer"),
+    (lambda: closed(sqlite3.connect(":memory:")), "sqlite3.Connection", "open it in the call"),
+    (lambda: closed(open(os.devnull)), "_io.TextIOWrapper", "give its contents, or a path"),  # noqa: PTH123, SIM115
+    (lambda: closed(open(os.devnull, "rb")), "_io.BufferedReader", "give its contents, or a path"),  # noqa: PTH123, SIM115
+    (lambda: closed(tempfile.NamedTemporaryFile()), "TemporaryFileWrapper", "give its contents"),  # noqa: SIM115
+    (running, "generator", "give what it makes as a list"),
+    (lambda: weakref.ref(client), "ReferenceType", "give that itself"),
+    (lambda: memoryview(b"a"), "memoryview", "give its bytes(...)"),
+    (logging.StreamHandler, "logging.StreamHandler", "log records of calls come"),
+    (event_loop, "asyncio.unix_events._UnixSelectorEventLoop", "asyncio.run"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "advice"), KINDS, ids=[kind for _, kind, _ in KINDS])
+def test_what_belongs_to_one_process_is_named_itself_with_what_to_do(make, kind, advice):
+    thing = make()
+    error = told(taking, [1, Session(thing)])
+    assert str(error).startswith("args[0][1].connection: ")
+    assert f"{kind}' object; " in str(error) or f": {kind} objects should only be" in str(error)
+    assert advice in str(error)
+    error = told(lambda: thing)
+    assert f"<lambda> → variable thing: {str(error).partition(': ')[2]}" in str(error)
+    assert advice in str(error)
+
+
+def test_an_end_of_a_pipe_is_no_copy_with_the_same_number():
+    """It would close whatever has that number in the CPU process."""
+    ends = multiprocessing.Pipe()
+    for function, args in [(taking, (ends[0],)), (taking, ({"ends": ends}, taking)), (pow, ends)]:
+        error = told(function, *args)
+        assert "cannot pickle 'multiprocessing.connection.Connection' object; calls" in str(error)
+    for end in ends:
+        end.close()
+
+
+def test_in_initargs_it_is_named_likewise():
+    with MemoryCluster([1]) as cluster, pytest.raises(RuntimeError) as caught:
+        cluster.executor(initializer=taking, initargs=(1, multiprocessing.Lock()))
+    assert str(caught.value).startswith("initargs[1]: Lock objects should only be shared")
+    assert "calls run on other machines" in str(caught.value)
 
 
 def test_the_streams_of_a_program_are_those_of_the_call():
@@ -289,7 +371,10 @@ def test_nothing_to_blame():
 def test_a_result():
     error = TypeError("cannot pickle '_thread.lock' object")
     blame_result(error, taking, [1, 2, 3, Slots(LOCK)])
-    assert str(error) == "result[3].handle: cannot pickle '_thread.lock' object"
+    assert str(error) == (
+        "result[3].handle: cannot pickle '_thread.lock' object; it is for the threads of one "
+        "process: leave it out of the object's state (__getstate__)"
+    )
     assert "of what taking returned" in error.__notes__[0]
 
 

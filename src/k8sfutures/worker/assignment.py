@@ -104,7 +104,7 @@ class Assignment:
         needed = {row[1] for row in rows} - known
         known |= needed
         if client.initializer is not None and client.name not in slot.initialized:
-            slot.initialized.add(client.name)
+            slot.initialized[client.name] = False
             frames.append((INITIALIZE, client.name, client.initializer))
         if needed:
             frames.append((FUNCTIONS, client.name, {n: client.functions[n] for n in needed}))

@@ -11,7 +11,7 @@ It shares two channels with its agent:
   queued behind a long one move to another process at once.
 
 Frames to the process: see `frames`. Frames from it: ``(token, item, status, microseconds,
-body)``, where the status is one of an outcome, `PRINTED`, `INITIALIZER_RAISED` or `BEGUN`.
+body)``, where the status is one of an outcome, or of those at the end of `frames`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from .frames import (
     BEGUN,
     FORGET,
     GO_ON,
+    INITIALIZED,
     INITIALIZER_RAISED,
     JOBS,
     LEAVE,
@@ -229,9 +230,7 @@ class CpuProcess:
             status, micros, made, file = self._call(client, job.function, single, is_item=True)
         else:
             status, micros, made, file = self._call(client, job.function, body, is_item=False)
-        if os.getpid() != self._pid:
-            # The call has forked, and this is the child: it is no second CPU process.
-            os._exit(0 if status == RESULT else 1)
+        self._leave_if_forked(0 if status == RESULT else 1)
         self._outlet.finish()
         self._waits = file is not None
         self._send((token, item, status, micros, made), file)
@@ -246,9 +245,17 @@ class CpuProcess:
         except BaseException as error:
             client.initializer = pickled
             made = bulk.initializer_error(_trimmed(error))
+            self._leave_if_forked(1)
             self._send((self._token, self._item, INITIALIZER_RAISED, 0, made))
             return False
+        self._leave_if_forked(0)
+        self._send((self._token, self._item, INITIALIZED, 0, b""))
         return True
+
+    def _leave_if_forked(self, code: int) -> None:
+        """User code may have forked, and this may be the child: it is no second CPU process."""
+        if os.getpid() != self._pid:
+            os._exit(code)
 
     def _call(
         self, client: ClientState, function_id: int, body: bytes, *, is_item: bool

@@ -16,10 +16,7 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any, Final
 
-import msgpack
-
 from ..messages import (
-    CRASHED,
     EXCEPTION,
     Attach,
     Call,
@@ -34,7 +31,7 @@ from ..messages import (
     Returned,
 )
 from .assignment import Assignment
-from .endings import Endings, account_of
+from .endings import Endings
 from .frames import BEGUN, FORGET, INITIALIZER_RAISED, LEAVE, PRINTED
 from .instructions import Feed, Instruction, Kill, Retire, Send, Steal
 from .invariants import check
@@ -311,8 +308,8 @@ class Dispatcher(Assignment):
             job = jobs.get(token)
             if job is None:
                 continue
-            if status == BEGUN:
-                self.endings.begun(slot, token, item, job, self._now)
+            if status >= BEGUN:
+                self.endings.goes_on(slot, token, item, status, job, self._now)
                 continue
             if ending is not None and status == EXCEPTION and ending.token == token:
                 continue  # of what its end made it raise; that it was ended is its outcome
@@ -327,7 +324,7 @@ class Dispatcher(Assignment):
             if client.gone:
                 continue
             if status == INITIALIZER_RAISED:
-                self._send(client.name, *client.fail(slot.cpu_id, body))
+                self._send(client.name, *client.fail(slot.cpu_id, EXCEPTION, body))
                 continue
             client.finish(job.part.call, item, status, number, body)
             if client.max_tasks is not None:
@@ -409,11 +406,8 @@ class Dispatcher(Assignment):
         if not slot.jobs:
             self.said.release(slot)  # there is no exception that could tell it
         self._take_back(slot, unclaimed)
-        for token, job in slot.jobs.items():
-            if not job.client.gone:
-                body = msgpack.packb(story | account_of(slot, token, job, now))
-                for item in range(job.next, job.part.stop):
-                    job.client.finish(job.part.call, item, CRASHED, 0, body)
+        self._take_back(slot, self.endings.to_try_again(slot, story))
+        self._out += self.endings.died(slot, story, now)
         slot.jobs.clear()
         self._free_if_empty(slot)
         self._slots[cpu_id] = Slot(cpu_id)

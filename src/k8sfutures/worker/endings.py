@@ -5,18 +5,30 @@ of it is older than what it does, so that takes two steps. The agent takes back 
 the process has not taken; then it reads once more what the process has said. A process says what
 became of an item before it takes the next token. So if the item has no outcome even then, it is
 what runs, none can have begun behind it, and the process can go. Else it is left alone.
+
+Here is, too, whom a process costs what that dies by itself: the item that ran; or, where that was
+still waiting for its client's initializer, the client, all of whose calls would go the same way.
+But a process may have been killed from outside just then: so the item gets a second one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from signal import SIGKILL, SIGTERM
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..messages import CANCELLED, TIMEOUT
-from .instructions import End, Instruction, Steal
+import msgpack
+
+from ..messages import CANCELLED, CRASHED, TIMEOUT
+from .frames import INITIALIZED
+from .instructions import End, Instruction, Send, Steal
 
 if TYPE_CHECKING:
     from .ledger import Client, Job, Slot
+
+
+FROM_OUTSIDE: Final = frozenset({SIGKILL, SIGTERM})
+"""Signals by which a process may have died that has done nothing wrong: out of memory, for one."""
 
 
 class Begun(NamedTuple):
@@ -53,10 +65,13 @@ class Endings:
         self.timed: set[int] = set()
         """CPU ids of the processes that have begun an item with a limit; some have ended it."""
 
-    def begun(self, slot: Slot, token: int, item: int, job: Job, now: float) -> None:
-        """A process calls the function of an item that has a limit."""
+    def goes_on(self, slot: Slot, token: int, item: int, status: int, job: Job, now: float) -> None:
+        """A process has initialized a client, or calls the function of an item with a limit."""
         slot.since = now
-        self._limit(slot, token, item, job, now)
+        if status == INITIALIZED:
+            slot.initialized[job.client.name] = True
+        else:
+            self._limit(slot, token, item, job, now)
 
     def halt(self, slot: Slot, *, stopped: bool) -> list[Instruction]:
         """Somebody has stopped a process, or lets it go on; returns what to do."""
@@ -132,6 +147,54 @@ class Endings:
                 return True
         return False
 
+    def to_try_again(self, slot: Slot, story: Mapping[str, Any]) -> list[int]:
+        """What of a process that has died did not begin, by no fault of its client's, it seems.
+
+        Args:
+            slot: of the process; what it had not taken is not there any more.
+            story: how it died.
+
+        Returns:
+            Tokens, as often as they have items.
+        """
+        if slot.ending is not None or story.get("signal") not in FROM_OUTSIDE:
+            return []
+        tokens: list[int] = []
+        for token, job in slot.jobs.items():
+            if _waits(slot, job) and job.part.call[0] not in job.client.unlucky:
+                job.client.unlucky.add(job.part.call[0])
+                tokens += [token] * (job.part.stop - job.next)
+        return tokens
+
+    def died(self, slot: Slot, story: dict[str, Any], now: float) -> list[Instruction]:
+        """A process has died, with the item that it ran: its client is told.
+
+        Args:
+            slot: of the process.
+            story: how it died; see `crashes`.
+            now: the time.
+
+        Returns:
+            What to do.
+        """
+        out: list[Instruction] = []
+        for token, job in slot.jobs.items():
+            client = job.client
+            if client.gone:
+                continue
+            body = msgpack.packb(story | _account_of(slot, token, job, now))
+            if slot.ending is None and _waits(slot, job):
+                out += (Send(client.name, one) for one in client.fail(slot.cpu_id, CRASHED, body))
+                continue
+            for item in range(job.next, job.part.stop):
+                client.finish(job.part.call, item, CRASHED, 0, body)
+        return out
+
+
+def _waits(slot: Slot, job: Job) -> bool:
+    """Whether an item waits until its client's initializer has returned."""
+    return not slot.initialized.get(job.client.name, True)
+
 
 def _runs(slot: Slot, begun: Begun | None) -> bool:
     """Whether an item that had begun has no outcome yet."""
@@ -146,18 +209,8 @@ def _doom(slot: Slot, ending: Ending) -> list[Instruction]:
     return [Steal(slot.cpu_id, slot.items), End(slot.cpu_id)] if len(slot.doomed) == 1 else []
 
 
-def account_of(slot: Slot, token: int, job: Job, now: float) -> dict[str, Any]:
-    """What is known of an item that ran as its process died, beside how that died.
-
-    Args:
-        slot: of the process.
-        token: of the item.
-        job: likewise.
-        now: the time.
-
-    Returns:
-        Fields of a crash's story; see `crashes`.
-    """
+def _account_of(slot: Slot, token: int, job: Job, now: float) -> dict[str, Any]:
+    """What is known of an item that ran as its process died, beside how that died."""
     output, stack = slot.words.last_lines((token, job.next))
     account: dict[str, Any] = {"output": output, "stack": stack}
     account["seconds"] = max(0.0, now - slot.since)

@@ -46,3 +46,5 @@ INITIALIZER_RAISED: Final = 21
 """The client's initializer raised; the body is the pickled exception."""
 BEGUN: Final = 22
 """The function of the item is called now; said of those that have a limit."""
+INITIALIZED: Final = 23
+"""The client's initializer has returned, and the item comes next."""

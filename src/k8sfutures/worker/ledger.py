@@ -14,8 +14,8 @@ from ..messages import (
     Attach,
     Call,
     Hello,
-    InitializerRaised,
     Message,
+    NotInitialized,
     Outcome,
     Printed,
     Renew,
@@ -78,7 +78,7 @@ class Client:
         self.given = 0  # how often a process was given work of it
         self.gone = False
         self.leaving = False  # gone, but what its calls say as they end is for it still
-        self.failed = False  # its initializer raised
+        self.failed = False  # its initializer has
         self.failure: Message | None = None  # what it is told of that
         self.functions: dict[int, bytes] = {}
         self.queue: deque[Part] = deque()
@@ -87,6 +87,7 @@ class Client:
         self.limits: dict[int, float] = {}  # call id -> seconds that its items may run
         self.unwanted: set[int] = set()  # calls that are cancelled, and that a process has
         self.needs = Needs(attach.initializer)
+        self.unlucky: set[int] = set()  # calls for which its initializer was killed once
         self.slots: set[int] = set()  # CPU ids at work for this client
         self.outcomes: list[Outcome] = []  # of the next results
         self.said = Said()
@@ -133,14 +134,14 @@ class Client:
             before = self.durations.get(call[1])
             self.durations[call[1]] = took if before is None else before + (took - before) * FOLLOW
 
-    def fail(self, cpu_id: int, error: bytes) -> list[Message]:
-        """Its initializer has raised: none of its calls will run; returns what it is told."""
+    def fail(self, cpu_id: int, status: int, body: bytes) -> list[Message]:
+        """Its initializer has failed: none of its calls will run; returns what it is told."""
         if self.failed:
             return []
         self.failed = True
         self.queue.clear()
-        self.failure = InitializerRaised(cpu_id, error)
-        return [self.failure]
+        self.failure = NotInitialized(cpu_id, status, body)
+        return [*self.results(), self.failure]
 
     def forget(self, call_id: int) -> None:
         """A call is not here any more."""
@@ -252,7 +253,7 @@ class Slot:
     work: float = 0.0
     functions: dict[str, set[int]] = field(default_factory=dict)
     blobs: dict[str, set[int]] = field(default_factory=dict)
-    initialized: set[str] = field(default_factory=set)
+    initialized: dict[str, bool] = field(default_factory=dict)  # client -> whether it is done
     reporting: dict[str, bytes | None] = field(default_factory=dict)  # what it was told
     words: Words = field(default_factory=Words)
     ran: dict[str, int] = field(default_factory=dict)  # client -> items, where it has a limit
@@ -269,7 +270,7 @@ class Slot:
         self.functions.pop(client, None)
         self.blobs.pop(client, None)
         self.reporting.pop(client, None)
-        self.initialized.discard(client)
+        self.initialized.pop(client, None)
         self.ran.pop(client, None)
 
     def reporting_for(self, client: Client) -> list[tuple[Any, ...]]:
