@@ -84,8 +84,8 @@ class Blobs:
 
     def take_gone(self) -> list[int]:
         """Ids of the blobs that are gone since the last time."""
-        gone = [self._gone.popleft() for _ in range(len(self._gone))]
         with self._lock:
+            gone = [self._gone.popleft() for _ in range(len(self._gone))]
             self._alive.difference_update(gone)
         return gone
 
