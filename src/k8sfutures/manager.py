@@ -405,13 +405,12 @@ class Manager(Intake):
         while self._submitted:
             future, call, _ = self._submitted.popleft()
             self._waiting[call[0]] = future
-        for future in self._waiting.values():
-            _fail(future, once_more(error))
-        for future in self._running.values():
+        held = *self._waiting.values(), *self._running.values()
+        self._waiting.clear()  # before any callback, which may cancel other calls
+        self._running.clear()
+        for future in held:
             _fail(future, once_more(error))
         self._maps.fail(lambda: once_more(error))
-        self._waiting.clear()
-        self._running.clear()
         self._finished = True
 
     def _leave(self) -> None:
