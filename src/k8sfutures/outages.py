@@ -44,6 +44,11 @@ class Outages:
         """Why it takes no messages, if so."""
 
     @property
+    def silent(self) -> bool:
+        """Whether nobody can be heard: the broker is not there, or takes no messages."""
+        return self.error is not None or self.blocked is not None
+
+    @property
     def blocked_in_words(self) -> str:
         """That it takes no messages, to be added to a sentence; "" where it does."""
         return f"; the broker accepts no messages ({self.blocked})" if self.blocked else ""

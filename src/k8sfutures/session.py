@@ -159,7 +159,7 @@ class Session:
             self.send(pod.name, self._renew(pod, pod.freight.release(gone)))
             if (
                 pod.missing_since is not None
-                and self._outages.blocked is None
+                and not self._outages.silent
                 and now - pod.missing_since > pod.grace
             ):
                 yield from self._gone(
