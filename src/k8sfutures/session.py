@@ -304,6 +304,8 @@ class Session:
             case InitializerRaised():
                 yield initializer_failure(message.error, sender, message.cpu_id)
             case Goodbye():
+                # What was on its way there as it ended has never started: no retry is counted.
+                yield core.GivenBack(sender, self._scheduler.in_flight(sender), draining=True)
                 yield from self._gone(sender, f"it ended: {message.reason}")
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)

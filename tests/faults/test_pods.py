@@ -289,6 +289,18 @@ def test_a_pod_that_drains_finishes_what_runs_and_gives_back_the_rest(rabbitmq, 
     assert len(journal.lines()) == 24, "each ran once"
 
 
+def test_what_is_on_its_way_to_a_pod_that_drains_runs_elsewhere(rabbitmq, faulty_proxy):
+    with rabbitmq.executor(amqp_url=faulty_proxy.url, retries=0) as ex:
+        assert ex.submit(square, 2).result() == 4
+        ((name, pid),) = rabbitmq.pids().items()
+        faulty_proxy.hold(name)
+        future = ex.submit(square, 3)
+        wait_until(future.running)
+        rabbitmq.drain_pod()
+        assert future.result(30) == 9
+        assert wait_for_end(pid)
+
+
 @pytest.mark.slow
 def test_an_agent_that_hangs_is_given_up_and_its_calls_run_again(rabbitmq, faulty_proxy, journal):
     """When it goes on, it finds that its client has given it up, and takes its calls again."""
