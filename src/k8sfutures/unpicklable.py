@@ -7,6 +7,7 @@ global that a function reads. No code of the user's runs for it but what picklin
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
 import time
@@ -93,7 +94,8 @@ def _tell(error: BaseException, found: _Found, where: str, what: str) -> None:
     if type(error) in _PLAIN and len(error.args) == 1:
         why = found.error if type(found.error) in _PLAIN else error
         error.args = (f"{where}: {why}",)
-    error.add_note(f"k8sfutures: {where} of {what}, of type {kind!r}, cannot be pickled")
+    with contextlib.suppress(Exception):  # its class is the user's, and may forbid it
+        error.add_note(f"k8sfutures: {where} of {what}, of type {kind!r}, cannot be pickled")
 
 
 # --- what the pickler was at
