@@ -324,10 +324,8 @@ class Session:
         if told:
             self.send(name, Credit(told))
         outcomes = pod.arrivals.results(message, size)
-        if outcomes is None:
-            if not pod.asked:
-                self._ask(pod)
-            return
+        if pod.arrivals.number < message.number and not pod.asked:
+            self._ask(pod)  # parts of these, or some before them, were lost: they come again
         if outcomes:
             yield core.Arrived(name, outcomes)
         if pod.arrivals.must_confirm() or self._scheduler.is_draining(name):
