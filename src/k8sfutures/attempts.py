@@ -8,6 +8,7 @@ each time: what a pod may still say of the time before then means nothing to any
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -246,7 +247,8 @@ def _add_story(error: BaseException, trial: _Trial, retries: int) -> None:
     if isinstance(error, CallFailed | CallTimeout):
         error.attempts = tuple(trial.told)  # type: ignore[union-attr]
     number = f"{trial.count} of {max(retries + 1, trial.count)}"
-    error.add_note(f"k8sfutures: attempt {number}; those before:{listed(trial.told[:-1])}")
+    with contextlib.suppress(Exception):  # its class is the user's, and may forbid it
+        error.add_note(f"k8sfutures: attempt {number}; those before:{listed(trial.told[:-1])}")
 
 
 def attempt_with(error: BaseException, pod: str | None, number: int = 0) -> Attempt:
@@ -296,7 +298,7 @@ def _told(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # it is the user's
+    except (Exception, SystemExit):  # it is the user's
         text = "(its text cannot be had)"
     line = " ".join(text[: 4 * LONGEST].split())
     line = f"{line[:LONGEST]}…" if len(line) > LONGEST else line

@@ -36,7 +36,7 @@ from typing import Final
 
 from .address import parse_amqp_url
 from .errors import BrokerUnreachable
-from .machine import cache_folder, start_time
+from .machine import cache_folder, make_private, start_time
 from .rabbitmq_server import CONFIGURATION, HOST, environment, find_server
 from .values import dataclass
 
@@ -145,7 +145,8 @@ def ensure_local_broker(*, timeout: float = 60.0) -> str:
         return node.url
     deadline = time.monotonic() + timeout
     with _files_writable(folder):
-        _make_private(folder)
+        _check_name(folder)
+        make_private(folder.parent, folder)
         with _locked(folder, timeout):
             return _found_or_started(folder, deadline).url
 
@@ -203,17 +204,11 @@ def _files_writable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _make_private(folder: Path) -> None:
+def _check_name(folder: Path) -> None:
     try:
         os.fsencode(folder).decode()
     except UnicodeDecodeError as error:
         raise OSError("its name is not in UTF-8, and RabbitMQ does not start there") from error
-    for path in (folder.parent, folder):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Whoever else could write here could have us send our work to a broker of theirs.
-        if path.stat().st_uid != os.geteuid():
-            raise PermissionError(f"{path} belongs to another user")
-        path.chmod(0o700)
 
 
 @contextlib.contextmanager

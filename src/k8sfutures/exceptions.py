@@ -27,6 +27,25 @@ class Raised(NamedTuple):
     place: Place
 
 
+def words_of(error: BaseException) -> str:
+    """Type and text of an exception, whose class may be the user's, and fail when asked."""
+    try:
+        text = str(error)
+    except (Exception, SystemExit) as failure:
+        text = f"(its text cannot be had: {type(failure).__name__})"
+    return f"{type(error).__name__}: {text}"
+
+
+def with_traceback(error: BaseException, traceback: types.TracebackType | None) -> None:
+    """Give an exception a traceback, even one whose class lets no attribute be set.
+
+    Args:
+        error: a frozen data class, for one.
+        traceback: what it gets.
+    """
+    BaseException.with_traceback(error, traceback)
+
+
 def dumps_exception(error: BaseException, place: Place | None = None) -> bytes:
     """Pickle an exception with its traceback, cause, context, notes and group members.
 
@@ -129,7 +148,8 @@ def _shorten(error: BaseException) -> None:
     if len(frames) > FIRST_FRAMES + LAST_FRAMES:
         frames[FIRST_FRAMES - 1].tb_next = frames[-LAST_FRAMES]
         left_out = len(frames) - FIRST_FRAMES - LAST_FRAMES
-        error.add_note(f"k8sfutures: {left_out} frames in the middle of the traceback left out")
+        with contextlib.suppress(Exception):  # its class is the user's, and may forbid it
+            error.add_note(f"k8sfutures: {left_out} frames in the middle of the traceback left out")
 
 
 class _Bare:
@@ -163,12 +183,10 @@ def _rebuild(
     suppress: bool,
 ) -> BaseException:
     error = cls.__new__(cls, *members)
+    attributes |= {"__cause__": cause, "__context__": context, "__suppress_context__": suppress}
     for name, value in attributes.items():
-        setattr(error, name, value)
-    error.__traceback__ = traceback
-    error.__cause__ = cause
-    error.__context__ = context
-    error.__suppress_context__ = suppress
+        BaseException.__setattr__(error, name, value)  # its own class may forbid it
+    with_traceback(error, traceback)
     return error
 
 

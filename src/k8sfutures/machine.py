@@ -74,6 +74,28 @@ def cache_folder() -> Path:
         ) from error
 
 
+def make_private(*folders: Path) -> None:
+    """Make folders that nobody else can look into or write to; what is there already, too.
+
+    Whoever else could write there could have us send our work to a broker of theirs, take their
+    processes for our pods, or have us write where a link of theirs leads.
+
+    Args:
+        *folders: each above the next.
+
+    Raises:
+        OSError: one cannot be made, or is another user's.
+    """
+    for folder in folders:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            raise PermissionError(
+                f"{folder} belongs to another user; name another cache folder in "
+                "K8SFUTURES_CACHE_DIR"
+            )
+        folder.chmod(0o700)
+
+
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks after boot; with its pid it names it for good.
 

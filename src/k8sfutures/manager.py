@@ -39,7 +39,7 @@ from .control import (
     Wake,
 )
 from .demand import Demand
-from .errors import ExecutorBroken, PodLost, ResultNotLoadable, ThreadDied, WorkersTerminated
+from .errors import ExecutorBroken, PodLost, ThreadDied, WorkersTerminated
 from .intake import Intake
 from .last_words import last_words
 from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received
@@ -47,7 +47,7 @@ from .losses import Losses
 from .map_table import MapTable
 from .messages import RESULT, Call, Cancel, Group
 from .outages import NEVER
-from .outcomes import broken_by, failure_of, loaded, once_more, stand_alone, thread_died
+from .outcomes import broken_by, once_more, outcome_of, thread_died
 from .output import Heard, Printer
 from .pods import CpusHeld, Credentials, PodEnded, PodEvent, PodsFailed, StartupNews
 from .provisioning import Provisioner
@@ -321,30 +321,25 @@ class Manager(Intake):
         running, attempts, may_end = self._running, self._attempts, bool(self._attempts)
         retried: list[core.Retried] = []
         for call_id, function, status, body in settle.calls:
-            future = running.pop(call_id, None)
-            if future is None:
+            if call_id not in running:
                 continue
-            if status == RESULT:
-                if may_end:
-                    attempts.forget(call_id)
-                try:
-                    result = loaded(body, self._name_of(function))
-                except ResultNotLoadable as error:
-                    stand_alone(error)
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-                    del result
-            else:
-                failure = failure_of(status, body, self._name_of(function), call_id)
+            # It stays there while code of the user's runs: whatever becomes of that, it has an end.
+            result, failure = outcome_of(status, body, self._name_of(function), call_id)
+            again = None
+            if failure is not None and status != RESULT:
                 again = attempts.failed(call_id, failure, settle)
-                if again is None or again.call is None:
-                    future.set_exception(failure)
-                else:
-                    running[again.call[0]] = future
-                    retried.append(again)
-                del failure
-            del future
+            elif may_end:
+                attempts.forget(call_id)
+            if (future := running.pop(call_id, None)) is None:
+                continue  # that code has cancelled it
+            if again is not None and again.call is not None:
+                running[again.call[0]] = future
+                retried.append(again)
+            elif failure is not None:
+                future.set_exception(failure)
+            else:
+                future.set_result(result)
+            del future, result, failure
         again_of_maps, events = self._maps.settle(settle)
         retried += again_of_maps
         return [*events, core.Again(retried)] if retried else events
@@ -405,13 +400,12 @@ class Manager(Intake):
         while self._submitted:
             future, call, _ = self._submitted.popleft()
             self._waiting[call[0]] = future
-        for future in self._waiting.values():
-            _fail(future, once_more(error))
-        for future in self._running.values():
+        held = *self._waiting.values(), *self._running.values()
+        self._waiting.clear()  # before any callback, which may cancel other calls
+        self._running.clear()
+        for future in held:
             _fail(future, once_more(error))
         self._maps.fail(lambda: once_more(error))
-        self._waiting.clear()
-        self._running.clear()
         self._finished = True
 
     def _leave(self) -> None:

@@ -286,7 +286,7 @@ class NotInitialized:
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """Pod to its clients: I end, for this reason; what I held and did not return is lost."""
+    """Pod to its clients: I have drained, and end for this reason; what comes now never starts."""
 
     kind: ClassVar[int] = 11
     reason: str

@@ -21,8 +21,8 @@ from .errors import (
     ResultNotLoadable,
     ThreadDied,
 )
-from .exceptions import Raised, all_of, say_where
-from .messages import CRASHED, NOT_LOADABLE, NotInitialized
+from .exceptions import Raised, all_of, say_where, with_traceback, words_of
+from .messages import CRASHED, NOT_LOADABLE, RESULT, NotInitialized
 from .missing import explain
 from .pod_files import in_error
 from .tracebacks import alone
@@ -48,8 +48,7 @@ def loaded(body: bytes | None, function: str, index: int | None = None) -> Any:
             raise  # somebody has pressed Ctrl-C
         raise ResultNotLoadable(
             f"what {function if index is None else called(function, index)} returned or raised "
-            "cannot be unpickled here: "
-            f"{type(error).__name__}: {error}"
+            f"cannot be unpickled here: {words_of(error)}"
         ) from error
 
 
@@ -105,23 +104,45 @@ def failure_of(
         error, place = error
     if not isinstance(error, BaseException):
         return ResultNotLoadable(
-            f"{called(function, index)} raised what is not an exception here: {error!r}"
+            f"{called(function, index)} raised what is not an exception here, but a "
+            f"{type(error).__qualname__}"
         )
     _at_home(error)
     if status == NOT_LOADABLE:
         failure = CallNotLoadable(
-            f"the pod could not unpickle {called(function, index)}: {type(error).__name__}: {error}"
+            f"the pod could not unpickle {called(function, index)}: {words_of(error)}"
         )
         failure.__cause__ = error
     else:
         failure = error
     missing = explain(error, here=place is not None and place.node == platform.node())
     if missing is not None:
-        failure.add_note(f"k8sfutures: {missing}")
+        with contextlib.suppress(Exception):  # its class is the user's, and may forbid it
+            failure.add_note(f"k8sfutures: {missing}")
     if place is not None:
         words = f"call {call} of" if index is None else f"item {index} of the map of"
         say_where(failure, mark_of(function, call, index), f"{words} {function}", place)
     return failure
+
+
+def outcome_of(
+    status: int, body: bytes | None, function: str, call: int
+) -> tuple[Any, BaseException | None]:
+    """What the Future of a submitted call gets: its result and None, or None and its exception.
+
+    Args:
+        status: of the outcome.
+        body: of the outcome.
+        function: name of what was called.
+        call: id of the call.
+    """
+    if status != RESULT:
+        return None, failure_of(status, body, function, call)
+    try:
+        return loaded(body, function), None
+    except ResultNotLoadable as error:
+        stand_alone(error)
+        return None, error
 
 
 # --- exceptions that hold nothing but themselves
@@ -148,8 +169,7 @@ def initializer_failure(message: NotInitialized, pod: str, name: str) -> Initial
     # Where, and in which words, the standard library logs it.
     logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
     failure = InitializerFailed(
-        f"the initializer {name} raised {type(cause).__name__}: {cause} "
-        f"(pod {pod}, CPU id {message.cpu_id})"
+        f"the initializer {name} raised {words_of(cause)} (pod {pod}, CPU id {message.cpu_id})"
     )
     failure.__cause__ = cause
     missing = explain(cause)
@@ -214,4 +234,4 @@ def stand_alone(error: BaseException) -> None:
             context, and the members of a group.
     """
     for one in all_of(error):
-        one.__traceback__ = alone(one.__traceback__)
+        with_traceback(one, alone(one.__traceback__))

@@ -303,6 +303,8 @@ class Session:
             case NotInitialized():
                 yield initializer_failure(message, sender, self._cargo.initializer_name)
             case Goodbye():
+                # What was on its way there as it ended has never started: no retry is counted.
+                yield core.GivenBack(sender, self._scheduler.in_flight(sender), draining=True)
                 yield from self._gone(sender, f"it ended: {message.reason}")
             case _:
                 logger.warning("dropped a %s from %s", type(message).__name__, sender)
@@ -321,10 +323,8 @@ class Session:
         if told:
             self.send(name, Credit(told))
         outcomes = pod.arrivals.results(message, size)
-        if outcomes is None:
-            if not pod.asked:
-                self._ask(pod)
-            return
+        if pod.arrivals.number < message.number and not pod.asked:
+            self._ask(pod)  # parts of these, or some before them, were lost: they come again
         if outcomes:
             yield core.Arrived(name, outcomes)
         if pod.arrivals.must_confirm() or self._scheduler.is_draining(name):

@@ -10,6 +10,7 @@ lock in it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
 import time
@@ -109,7 +110,8 @@ def _tell(error: BaseException, found: _Found, root: str, what: str, *, back: bo
         error.args = (f"{root}{path(chain[: at + 1])}: {why}",)
     kind = type(chain[-1]).__qualname__
     where = root + path(chain)
-    error.add_note(f"k8sfutures: {where} of {what}, of type {kind!r}, cannot be pickled")
+    with contextlib.suppress(Exception):  # its class is the user's, and may forbid it
+        error.add_note(f"k8sfutures: {where} of {what}, of type {kind!r}, cannot be pickled")
 
 
 # --- what the pickler was at

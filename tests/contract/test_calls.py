@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import functools
 import os
 import pickle
@@ -302,6 +303,64 @@ def test_an_exception_that_cannot_be_pickled_is_described(ex):
     with pytest.raises(ResultNotLoadable, match="what happened") as caught:
         ex.submit(raise_unpicklable).result()
     assert "raise_unpicklable" in "".join(traceback.format_exception(caught.value))
+
+
+def raise_what(make):
+    raise make()
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+class WithoutText(Exception):
+    def __str__(self):
+        return sys.exit("nobody may read this")
+
+
+class WithoutNotes(Exception):
+    def add_note(self, note):
+        raise TypeError("no notes")
+
+
+class WithoutAttributes(Exception):
+    def __getattribute__(self, name):
+        raise TypeError(f"no {name}")
+
+
+class NoExceptionThere(Exception):
+    def __reduce__(self):
+        return Unspeakable, ()
+
+
+class Unspeakable:
+    def __repr__(self):
+        return sys.exit("nobody may read this")
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "kind"),
+    [
+        (raise_what, lambda: Frozen(7), Frozen),
+        (raise_what, WithoutText, WithoutText),
+        (raise_what, WithoutNotes, WithoutNotes),
+        (raise_what, WithoutAttributes, ResultNotLoadable),
+        (raise_what, NoExceptionThere, ResultNotLoadable),
+        (Bomb, WithoutText(), ResultNotLoadable),
+        (id, Bomb(WithoutText()), CallNotLoadable),
+    ],
+    ids=["frozen", "no text", "no notes", "no attributes", "none", "in a result", "in an argument"],
+)
+@pytest.mark.parametrize("retry_on", [(), Exception], ids=["", "retried"])
+def test_an_exception_whose_class_forbids_what_others_allow_is_its_calls_alone(
+    ex, function, argument, kind, retry_on
+):
+    future = ex.options(retry_on=retry_on, retries=1).submit(function, argument)
+    assert type(future.exception(30)) is kind
+    with pytest.raises(kind):
+        list(ex.map(function, [argument]))
+    assert ex.submit(pow, 2, 2).result() == 4
 
 
 # --- Futures work as Futures do

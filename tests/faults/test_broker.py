@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import time
 
 import pytest
@@ -200,6 +201,31 @@ def test_a_pod_that_drains_keeps_its_outcomes_for_a_broker_that_is_away_for_a_mi
         assert future.result(60) == "a"
         assert wait_for_end(pid)
     assert journal.lines().count("end a") == (1 if away == "for a minute" else 2)
+
+
+@pytest.mark.slow
+def test_a_broker_that_goes_again_before_all_pods_are_back_loses_nothing(
+    rabbitmq, faulty_proxy, journal, monkeypatch, caplog
+):
+    """The time that a pod has to come back does not run while it cannot."""
+    monkeypatch.setattr(session, "RETURN", 2.0)
+    with rabbitmq.executor(amqp_url=faulty_proxy.url, retries=0) as ex:
+        assert ex.submit(square, 2).result() == 4
+        (pid,) = rabbitmq.pids().values()
+        future = ex.submit(work, journal.address, "a", 6)
+        journal.wait_for("start a .*")
+        os.kill(pid, signal.SIGSTOP)  # so the pod is later than its client
+        try:
+            faulty_proxy.reset()
+            wait_until(lambda: "is back after" in caplog.text)
+            faulty_proxy.go_away()
+            wait_until(lambda: caplog.text.count("trying again") == 2)
+            journal.wait_for("end a")
+            faulty_proxy.come_back()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert future.result(30) == "a"
+    assert len(journal.lines()) == 2, "it ran once"
 
 
 @pytest.mark.slow

@@ -511,3 +511,30 @@ def test_what_is_pending_at_the_interpreters_exit_is_finished(rabbitmq, journal,
     assert (done.returncode, done.stderr) == (0, "")
     ends = [line for line in journal.lines() if line.startswith("end")]
     assert sorted(ends) == [f"end {n}" for n in range(8)]
+
+
+LEAVING = """
+    import sys
+    from faults import work_until_word
+    from k8sfutures import K8sRabbitExecutor
+    pool, journal = sys.argv[1:]
+    ex = K8sRabbitExecutor(pods="local", pool=pool, retries=0)
+    for n in range(6): ex.submit(work_until_word, journal, str(n))
+    ex.shutdown(wait=False)
+    print("ready", flush=True)
+"""
+
+
+def test_and_so_it_is_where_the_broker_is_away_as_the_interpreter_ends(
+    rabbitmq, program, faulty_proxy, journal, with_support, monkeypatch
+):
+    monkeypatch.setenv("K8SFUTURES_AMQP_URL", faulty_proxy.url)
+    running = program(LEAVING, rabbitmq.pool, journal.address)
+    running.wait_for("ready")
+    journal.wait_for("start 0 .*")
+    faulty_proxy.go_away()
+    journal.give_word()
+    faulty_proxy.come_back()
+    code, _, error = running.end(60)
+    assert (code, "Traceback" in error) == (0, False)
+    assert sorted(line.split()[1] for line in journal.lines()) == [str(n) for n in range(6)]

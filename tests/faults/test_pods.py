@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgpack
 import pytest
 from faults import travels, wait_for_end, wait_until, work
 
@@ -212,6 +213,27 @@ def test_a_process_that_was_ready_takes_the_place_of_one_that_has_ended(cluster,
 # --- a pod that is lost
 
 
+def write_into_the_channel(words):
+    for descriptor in list(Path("/proc/self/fd").iterdir()):
+        if descriptor.is_socket():
+            os.write(int(descriptor.name), words)
+    time.sleep(60)
+
+
+@on_a_warm_pod
+@pytest.mark.parametrize(
+    "words",
+    [b"hello", msgpack.packb([{}, 0, 0, 0, b""]), msgpack.packb([None, None, None, None, b""])],
+    ids=["text", "no number", "nothing"],
+)
+def test_what_a_call_writes_where_its_process_speaks_to_the_agent_is_its_own_end(cluster, words):
+    with cluster.executor(retries=0) as ex:
+        neighbours = [ex.submit(time.sleep, 0.2) for _ in range(4)]
+        error = ex.submit(write_into_the_channel, words).exception(30)
+        assert type(error) is WorkerCrashed
+        assert [future.result(30) for future in neighbours] == [None] * 4
+
+
 def kill_the_agent():
     os.kill(parent_of(os.getppid()), signal.SIGKILL)  # the zygote's parent
     time.sleep(60)
@@ -287,6 +309,18 @@ def test_a_pod_that_drains_finishes_what_runs_and_gives_back_the_rest(rabbitmq, 
         assert wait_for_end(pid)
         assert name not in rabbitmq.pids()
     assert len(journal.lines()) == 24, "each ran once"
+
+
+def test_what_is_on_its_way_to_a_pod_that_drains_runs_elsewhere(rabbitmq, faulty_proxy):
+    with rabbitmq.executor(amqp_url=faulty_proxy.url, retries=0) as ex:
+        assert ex.submit(square, 2).result() == 4
+        ((name, pid),) = rabbitmq.pids().items()
+        faulty_proxy.hold(name)
+        future = ex.submit(square, 3)
+        wait_until(future.running)
+        rabbitmq.drain_pod()
+        assert future.result(30) == 9
+        assert wait_for_end(pid)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from fake_kubernetes import FakeKubernetes
 from faults import travels, wait_until
 
 import k8sfutures
-from k8sfutures import ThreadDied
+from k8sfutures import ThreadDied, WorkersTerminated, manager
 from k8sfutures.pods import Need
 from k8sfutures.pods.kubernetes import jobs, watcher
 from k8sfutures.testing import MemoryCluster
@@ -103,6 +103,22 @@ def test_a_callback_that_exits_the_interpreter_ends_nobody_else_s_wait():
         second = ex.submit(time.sleep, 0.5)
         with pytest.raises(ThreadDied, match="manager"):
             second.result()
+
+
+def test_the_call_whose_outcome_ends_the_manager_thread_fails_too(monkeypatch):
+    monkeypatch.setattr(manager, "outcome_of", fail)
+    with MemoryCluster() as cluster, cluster.executor() as ex, pytest.raises(ThreadDied):
+        ex.submit(pow, 2, 2).result(10)
+
+
+def test_callbacks_that_cancel_other_calls_as_all_fail_leave_nobody_waiting():
+    with MemoryCluster([6]) as cluster, cluster.executor() as ex:
+        futures = [ex.submit(time.sleep, 60) for _ in range(6)]
+        wait_until(lambda: all(future.running() for future in futures), "they run")
+        for one, rival in zip(futures[::2], futures[1::2], strict=True):
+            one.add_done_callback(lambda _, rival=rival: ex.cancel(rival, running=True))
+        ex.kill_workers()
+        assert {type(future.exception(10)) for future in futures} == {WorkersTerminated}
 
 
 # --- threads of pods on Kubernetes

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from faults import wait_until
 
 from k8sfutures.codec import _CHUNK_MARK, _PREFIX
 from k8sfutures.testing import MemoryCluster
@@ -52,3 +53,23 @@ def test_what_is_lost_half_way_is_sent_again(
         result = ex.submit(*call).result()
     assert result == (bytes(SIZE) if from_pods else SIZE)
     assert scissors.chunks > 5, "nothing was sent again"
+
+
+def test_results_that_a_broker_drops_by_itself_come_with_the_next(cluster: MemoryCluster) -> None:
+    """Its administrator may have queues keep no more than so much, and drop the oldest."""
+    passed_on = cluster.switchboard.send
+    dropped: list[bytes] = []
+
+    def send(sender: str, peer: str, body: bytes) -> None:
+        if not dropped and sender in cluster.pods:
+            dropped.append(body)
+        else:
+            passed_on(sender, peer, body)
+
+    with cluster.executor() as ex:
+        assert ex.submit(pow, 2, 3).result() == 8
+        cluster.switchboard.send = send  # type: ignore[method-assign]
+        lost = ex.submit(pow, 3, 3)
+        wait_until(lambda: dropped, "a message of the pod")
+        assert ex.submit(pow, 4, 3).result(30) == 64
+        assert lost.result(30) == 27

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 _MOST = 1 << 20
+_INTRODUCTION = 1 << 10
 
 
 class _End:
@@ -23,10 +24,14 @@ class _End:
         self.unsent = bytearray()
         self.at_end = False
         """Whether nothing more is to be sent."""
+        self.held = False
+        """Whether nothing is read from it."""
+        self.introduction = b""
+        """The first that has come from it; has its name, where it is a client or a pod."""
 
     def events(self) -> int:
         """What to wait for."""
-        reads = len(self.other.unsent) < _MOST and not self.other.at_end
+        reads = len(self.other.unsent) < _MOST and not (self.other.at_end or self.held)
         return selectors.EVENT_READ * reads | selectors.EVENT_WRITE * bool(self.unsent)
 
 
@@ -78,6 +83,21 @@ class FaultyProxy:
             self._selector.register(self._listener, selectors.EVENT_READ)
 
         self._order(serve)
+
+    def hold(self, name: str) -> None:
+        """Forward nothing more of what the broker sends to this client or pod.
+
+        Args:
+            name: of whom, or how that begins; it is connected.
+        """
+        words = f"k8sfutures {name}".encode()
+
+        def stop_reading() -> None:
+            (end,) = (one.other for one in self._ends if words in one.introduction)
+            end.held = True
+            self._watch(end)
+
+        self._order(stop_reading)
 
     def close(self) -> None:
         def end() -> None:
@@ -134,6 +154,8 @@ class FaultyProxy:
             with contextlib.suppress(BlockingIOError):
                 if end.events() & selectors.EVENT_READ:
                     data = end.socket.recv(1 << 16)
+                    if len(end.introduction) < _INTRODUCTION:
+                        end.introduction += data
                     end.other.unsent += data
                     end.other.at_end = not data
             for one in (end, end.other):

@@ -165,3 +165,19 @@ def test_an_error_names_the_pods_that_have_not_answered(tmp_path):
     )
     assert "and 1 more do" in told
     assert "kill -KILL 10" in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_no_pod_is_started_in_a_folder_of_another_user(tmp_path, monkeypatch):
+    """Who owns it can put links there, and say which pods run."""
+    monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path))
+    (tmp_path / "pods").mkdir()
+    os.chown(tmp_path / "pods", 12345, -1)
+    monkeypatch.setattr(local.LocalPods, "_start", lambda *_: ("pod", os.getpid()))
+    source = local.LocalPods(Settings(amqp_url="amqp://u:p@127.0.0.1:1"), "pool")
+    try:
+        with pytest.raises(PodsUnavailable, match="belongs to another user; name another cache"):
+            source.ensure(Credentials("amqp://u:p@127.0.0.1:1", b"k" * 32, None), Need())
+    finally:
+        source.close()
+    assert files(tmp_path / "pods") == []

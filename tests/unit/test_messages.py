@@ -4,6 +4,7 @@ import dataclasses
 import hmac
 import pickle
 import tracemalloc
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -40,6 +41,7 @@ from k8sfutures.messages import (
     Yield,
 )
 
+ROOT = Path(__file__).parents[2]
 KEY = b"k" * 32
 MAGIC = b"k8f" + bytes([PROTOCOL])
 ATTACH = Attach(("3.11", PROTOCOL, "3.1"), 0, 60.0, None, None)
@@ -508,6 +510,17 @@ class TestKeysAndVersions:
             derive_key(secret)
         derive_key.cache_clear()
         assert stretched == ["a" * 47, "a" * 49, "A" * 48, "g" * 48, "a" * 48 + "\n"]
+
+    def test_the_documentation_says_what_stretching_costs(self, monkeypatch):
+        costs = []
+
+        def scrypt(_text, *, n, r, p, **_parameters):
+            costs.append(f"N={n}, r={r}, p={p}: {128 * n * r >> 20} MiB")
+            return bytes(32)
+
+        monkeypatch.setattr("hashlib.scrypt", scrypt)
+        derive_key.__wrapped__("a")
+        assert costs[0] in (ROOT / "docs" / "security.md").read_text("utf-8")
 
     def test_versions_for_people(self):
         assert str(Versions("3.13", 1, "3.1")) == (

@@ -33,7 +33,7 @@ from ..broker import ensure_local_broker
 from ..codec import derive_key
 from ..config import Settings
 from ..errors import PodsUnavailable
-from ..machine import cache_folder, start_time
+from ..machine import cache_folder, make_private, start_time
 from ..sealing import local_key
 from ..tls import tls_of
 from ..values import dataclass
@@ -107,7 +107,7 @@ class LocalPods:
         which = hashlib.sha256(credentials.url.encode() + credentials.key).hexdigest()[:8]
         self._folder = cache_folder() / "pods" / f"{self._pool}@{platform.node()}.{which}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._folder.parent, self._folder)
             with self._locked():
                 pods = [pod for pod in _records(self._folder) if not pod.draining]
                 _remove_old_logs(self._folder)

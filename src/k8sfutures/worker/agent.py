@@ -405,10 +405,12 @@ class Agent:
         if self._dispatcher.busy:
             if self._dispatcher.is_at_work() or time.monotonic() - self._heard_at <= UNHEARD:
                 return False
+            # And so without a word that all is done: to a client that is back, it is lost.
             logger.warning(
                 "ending with outcomes that no client has taken: none was heard for %g s", UNHEARD
             )
-        self._endpoint.broadcast(self._codec.encode(Goodbye(self._ending)))
+        else:
+            self._endpoint.broadcast(self._codec.encode(Goodbye(self._ending)))
         self._stop()
         return True
 

@@ -28,7 +28,8 @@ from typing import Any, Final
 
 import msgpack
 
-from ..exceptions import dumps_exception
+from ..errors import ResultNotLoadable
+from ..exceptions import dumps_exception, with_traceback
 from ..functions import invoke
 from ..messages import EXCEPTION, INLINE_LIMIT, NOT_LOADABLE, RESULT
 from ..place import Place, is_here
@@ -287,7 +288,15 @@ class CpuProcess:
             return EXCEPTION, (clock() - start) // 1000, *self._failed(error)
 
     def _failed(self, error: BaseException) -> tuple[bytes, int | None]:
-        return bulk.outcome_body([dumps_exception(_trimmed(error), self._place)], [])
+        try:
+            data = dumps_exception(_trimmed(error), self._place)
+        except BaseException as problem:  # its class is the user's, and may forbid anything
+            described = ResultNotLoadable(
+                f"the call raised {type(error).__qualname__}, and that exception can neither be "
+                f"pickled nor told of: {type(problem).__qualname__}"
+            )
+            data = dumps_exception(described, self._place)
+        return bulk.outcome_body([data], [])
 
 
 def pin(cpu_id: int) -> None:
@@ -305,5 +314,5 @@ def _trimmed(error: BaseException) -> BaseException:
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
-    error.__traceback__ = frames
+    with_traceback(error, frames)
     return error

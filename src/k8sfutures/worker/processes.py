@@ -42,6 +42,8 @@ _MOST_FILES: Final = 64
 
 _PARTS: Final = bytes((PARTS,))
 
+_SHAPE: Final = (int, int, int, int, bytes)
+
 Frame = tuple[int, int, int, int, bytes]
 """What a CPU process says; see `cpu_process`."""
 
@@ -170,9 +172,7 @@ class Channels:
     def _frames(self, received: bytes) -> list[Frame]:
         self._unpacker.feed(received)
         frames = list(self._unpacker)
-        if not all(
-            type(frame) is tuple and len(frame) == 5 and type(frame[4]) is bytes for frame in frames
-        ):
+        if not all(type(frame) is tuple and tuple(map(type, frame)) == _SHAPE for frame in frames):
             raise ValueError("not the frames of a CPU process")
         if self._files or any(frame[4][:1] == _PARTS for frame in frames):
             frames = [self._with_memory(frame) for frame in frames]
