@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faults import wait_until
 from journal import Journal, note, wait_for_word
@@ -317,6 +321,110 @@ def test_what_calls_set_up_of_logging_is_their_clients(make_executor, cluster, c
     texts = {pod: text for (pod, _), text in everywhere(one, cluster, text_of, file).items()}
     assert sum(len(text.splitlines()) for text in texts.values()) == cluster.slots
     everywhere(one, cluster, remove, file)
+
+
+# --- the process
+
+
+def change_the_process():
+    import decimal
+    import faulthandler
+    import gc
+    import locale
+    import resource
+    import signal
+    import socket
+
+    os.umask(0o027)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 3600)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    sys.setrecursionlimit(1234)
+    sys.setswitchinterval(0.5)
+    sys.set_int_max_str_digits(2000)
+    socket.setdefaulttimeout(7)
+    gc.disable()
+    faulthandler.disable()
+    sys.excepthook = sys.unraisablehook = sys.displayhook = threading.excepthook = print
+    sys.stdin = None
+    decimal.getcontext().prec = 5
+
+
+def the_process():
+    import decimal
+    import faulthandler
+    import gc
+    import locale
+    import resource
+    import signal
+    import socket
+
+    mask = os.umask(0)
+    os.umask(mask)
+    return {
+        "umask": mask,
+        "one CPU": len(os.sched_getaffinity(0)) == 1,
+        "locale": locale.setlocale(locale.LC_COLLATE),
+        "SIGINT": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        "SIGUSR1": signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
+        "alarm": signal.getitimer(signal.ITIMER_REAL)[0] > 3000,
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "recursion": sys.getrecursionlimit(),
+        "switch": sys.getswitchinterval(),
+        "digits": sys.get_int_max_str_digits(),
+        "timeout": socket.getdefaulttimeout(),
+        "gc": gc.isenabled(),
+        "faults": faulthandler.is_enabled(),
+        "hooks": print in (sys.excepthook, sys.displayhook, threading.excepthook),
+        "stdin": sys.stdin is None,
+        "context": decimal.getcontext().prec,
+    }
+
+
+def test_what_a_process_keeps_is_each_clients_own(make_executor, cluster):
+    one, two = make_executor(), make_executor()
+    before = everywhere(two, cluster, the_process)
+    everywhere(one, cluster, change_the_process)
+    assert everywhere(two, cluster, the_process) == before
+    for was, now in zip(
+        before.values(), everywhere(one, cluster, the_process).values(), strict=True
+    ):
+        same = [name for name in was if now[name] == was[name]]
+        assert same in ([], ["one CPU"])  # as there is no other
+
+
+def draw():
+    """A random number, and one of NumPy's, where that is."""
+    try:
+        import numpy as np
+    except ImportError:
+        return random.random(), None
+    return random.random(), np.random.random()  # noqa: NPY002 - the global one
+
+
+def seed():
+    random.seed(42)
+    with contextlib.suppress(ImportError):
+        import numpy as np
+
+        np.random.seed(42)  # noqa: NPY002
+
+
+def test_random_numbers_differ_between_processes_and_are_each_clients_own(make_executor, cluster):
+    one, two = make_executor(), make_executor()
+    everywhere(one, cluster, seed)
+    drawn = [*everywhere(two, cluster, draw).values(), *everywhere(two, cluster, draw).values()]
+    for numbers in zip(*drawn, strict=True):
+        assert numbers[0] is None or len(set(numbers)) == 2 * cluster.slots
+    first, second = only(everywhere(one, cluster, draw).values())
+    assert first == random.Random(42).random()
+    if second is not None:
+        assert second == np.random.RandomState(42).random_sample()
+    assert only(everywhere(one, cluster, draw).values()) != (first, second), "they go on"
 
 
 # --- executors that calls make

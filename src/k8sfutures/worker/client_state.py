@@ -7,6 +7,7 @@ that the function needs, and those that the arguments need besides (see `modules
 from __future__ import annotations
 
 from collections import deque
+from contextvars import Context
 from typing import Any
 
 import msgpack
@@ -31,7 +32,7 @@ class ClientState:
 
     __slots__ = (
         *("_blobs", "_environments", "_functions", "_hashes", "_name", "_needs", "_pickles"),
-        *("initializer", "left", "reporting", "scope", "setup", "surroundings"),
+        *("context", "initializer", "left", "reporting", "scope", "setup", "surroundings"),
     )
 
     def __init__(self, name: str, environments: Environments) -> None:
@@ -48,6 +49,8 @@ class ClientState:
         self.setup: Setup | None = None
         self.left: Left | None = None
         self.scope = Scope()
+        self.context = Context()
+        """Its context variables, the settings of `decimal` and of NumPy's errors among them."""
 
     def take(self, kind: int, content: Any, files: deque[File]) -> None:
         """Take in a frame.

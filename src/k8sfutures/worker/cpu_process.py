@@ -156,7 +156,7 @@ class CpuProcess:
             if left is not None:
                 left.scope.leave()
             if left is self._current:
-                self._current = None
+                self._leave()
             self._environments.forget(name)
         elif kind == GO_ON:
             self._waits = False
@@ -215,7 +215,7 @@ class CpuProcess:
             self._forwarder.enter(client.reporting, client.setup)
             self._stage.enter(client.surroundings, client.left)
             client.scope.enter()
-        if client.initializer is not None and not self._initialize(client):
+        if client.initializer is not None and not client.context.run(self._initialize, client):
             return
         if job.is_range and isinstance(job.bodies, bytes):
             job.bodies = client.items(job.bodies)
@@ -226,9 +226,10 @@ class CpuProcess:
                 self._send((token, item, NOT_LOADABLE, 0, b""))
                 return
             body[item] = None
-            status, micros, made, file = self._call(client, job.function, single, is_item=True)
-        else:
-            status, micros, made, file = self._call(client, job.function, body, is_item=False)
+            body = single
+        status, micros, made, file = client.context.run(
+            self._call, client, job.function, body, is_item=job.is_range
+        )
         if os.getpid() != self._pid:
             # The call has forked, and this is the child: it is no second CPU process.
             os._exit(0 if status == RESULT else 1)
