@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
 import platform
@@ -321,6 +322,47 @@ def test_what_calls_set_up_of_logging_is_their_clients(make_executor, cluster, c
     texts = {pod: text for (pod, _), text in everywhere(one, cluster, text_of, file).items()}
     assert sum(len(text.splitlines()) for text in texts.values()) == cluster.slots
     everywhere(one, cluster, remove, file)
+
+
+LIBRARY = """
+import logging
+log = logging.getLogger(__name__)
+log.addHandler(logging.StreamHandler())
+logging.getLogger().addHandler(logging.NullHandler())
+"""
+
+
+def use_library(folder, name):
+    sys.path.insert(0, folder)
+    importlib.import_module(name)
+    sys.path.remove(folder)
+    return handlers_of(name)
+
+
+def handlers_of(name):
+    return tuple(len(logging.getLogger(one).handlers) for one in (name, None))
+
+
+def remove_handlers(name):
+    logging.getLogger(name).handlers.clear()
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_handlers_that_a_library_adds_as_it_is_imported_are_there_for_all(
+    make_executor, cluster, tmp_path
+):
+    name = f"library_{os.getpid()}_{time.monotonic_ns()}"
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(LIBRARY)
+    one, two, three = make_executor(), make_executor(), make_executor()
+    everywhere(two, cluster, handlers_of, name)
+    assert only(everywhere(one, cluster, use_library, str(folder), name).values()) == (1, 1)
+    everywhere(one, cluster, remove_handlers, name)
+    # What it has added to another's logger, the root's, may not be for those that do not use it.
+    for other in (two, three):
+        assert only(everywhere(other, cluster, handlers_of, name).values()) == (1, 0)
+    assert only(everywhere(one, cluster, handlers_of, name).values()) == (0, 1)
 
 
 # --- the process
