@@ -469,6 +469,51 @@ def test_random_numbers_differ_between_processes_and_are_each_clients_own(make_e
     assert only(everywhere(one, cluster, draw).values()) != (first, second), "they go on"
 
 
+# --- threads
+
+
+def start_a_thread():
+    goes_on, done = threading.Event(), threading.Event()
+
+    def speak():
+        print("begun, ", end="")
+        goes_on.wait()
+        print("and ended")
+        logging.getLogger("app").error("a record")
+        print("begun again", end="")
+        done.set()
+
+    sys.left_behind = goes_on, done  # type: ignore[attr-defined]
+    threading.Thread(target=speak, daemon=True).start()
+
+
+def let_it_speak():
+    goes_on, done = sys.left_behind
+    goes_on.set()
+    print("mine")
+    return done.wait(30)
+
+
+def test_what_threads_of_others_say_is_no_part_of_a_call(make_executor, cluster, capfd, caplog):
+    with make_executor() as one, make_executor() as two:
+        everywhere(one, cluster, start_a_thread)
+        assert "begun" in capfd.readouterr().out
+        assert only(everywhere(two, cluster, let_it_speak).values())
+    lines = [line.partition(" | ")[2] for line in capfd.readouterr().out.splitlines()]
+    assert [line for line in lines if line] == ["mine"] * cluster.slots
+    assert not [one for one in caplog.records if one.name == "app"]
+
+
+def test_what_those_of_its_program_say_has_the_mark_of_the_call_that_runs(
+    make_executor, cluster, capfd
+):
+    with make_executor() as ex:
+        everywhere(ex, cluster, start_a_thread)
+        everywhere(ex, cluster, let_it_speak)
+    lines = [line.partition(" | ")[2] for line in capfd.readouterr().out.splitlines()]
+    assert lines.count("and ended") == cluster.slots
+
+
 # --- executors that calls make
 
 

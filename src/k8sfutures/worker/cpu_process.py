@@ -45,6 +45,7 @@ from .frames import (
     INITIALIZER_RAISED,
     JOBS,
     LEAVE,
+    NO_TOKEN,
     PRINTED,
     REPORTING,
     TIMED,
@@ -52,6 +53,7 @@ from .frames import (
 )
 from .modules import Environments
 from .output import Outlet
+from .strangers import Strangers
 from .surroundings import Stage
 from .unpacked import pods_folder
 
@@ -90,7 +92,8 @@ class CpuProcess:
         self._unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=0)
         self._packer = msgpack.Packer()
         self._sending = threading.Lock()  # threads of the user's may print
-        self._outlet = Outlet(self._say)
+        self._strangers = Strangers()
+        self._outlet = Outlet(self._say, strangers=self._strangers, aside=self._say_for_nobody)
         self._forwarder = Forwarder(self._outlet)
         self._stage = Stage()
         self._current: ClientState | None = None  # whose environment, levels and so on are set
@@ -128,6 +131,10 @@ class CpuProcess:
     def _say(self, kind: int, body: bytes) -> None:
         """Send what the item that runs has to say."""
         self._send((self._token, self._item, PRINTED, kind, body))
+
+    def _say_for_nobody(self, kind: int, body: bytes) -> None:
+        """Send what another client's thread has to say."""
+        self._send((NO_TOKEN, 0, PRINTED, kind, body))
 
     # --- frames
 
@@ -193,6 +200,8 @@ class CpuProcess:
     def _leave(self) -> None:
         """Another client's item is next, or it is to be told anew what the client wants."""
         if self._current is not None:
+            self._outlet.finish()  # what threads and programs of its have said since its last item
+            self._strangers.left()
             self._current.setup = self._forwarder.leave()
             self._current.left = self._stage.leave()
             self._current = None
@@ -212,6 +221,7 @@ class CpuProcess:
         if client is not self._current:
             self._leave()
             self._current = client
+            self._strangers.turn(client.name)
             self._forwarder.enter(client.reporting, client.setup)
             self._stage.enter(client.surroundings, client.left)
             client.scope.enter()
