@@ -83,9 +83,10 @@ class CancelRequest:
         self.answered = threading.Event()
         self.cancelled = False
 
-    def find(self, futures: Mapping[int, Future[Any]]) -> int | None:
-        """The number of the call, if it is among these."""
-        return next((number for number, one in futures.items() if one is self.future), None)
+    def find(self, futures: Mapping[int, Future[Any]], unless: Callable[[int], bool]) -> int | None:
+        """The number of the call, if it is among these, and unless that is so of it."""
+        found = next((number for number, one in futures.items() if one is self.future), None)
+        return None if found is None or unless(found) else found
 
     def failure(self, pod: str | None, function: str) -> CallCancelled:
         """What its Future gets, where this pod has the call of that function."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from .maps import Map
 from .messages import Call
 from .options import Options
 from .pods import PodEvent
+from .postponed import Written
 
 NEVER: Final = float("inf")
 CLOSE_TIMEOUT: Final = 5.0
@@ -26,6 +29,9 @@ CLOSE_TIMEOUT: Final = 5.0
 
 HURRY: Final = 0.5
 """The same after a Ctrl-C, which may have come in the middle of a start."""
+
+News = Control | LinkEvent | PodEvent | Written
+"""What the manager thread is told."""
 
 
 class Intake:
@@ -36,7 +42,7 @@ class Intake:
     """
 
     def __init__(self, blobs: Blobs) -> None:
-        self._inbox: queue.SimpleQueue[Control | LinkEvent | PodEvent] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._submitted: deque[tuple[Future[Any], Call, PickledFunction]] = deque()
         self._woken = False
         self._flush_at = NEVER
@@ -100,6 +106,12 @@ class Intake:
                 map_.add(items)
                 self._inbox.put(MapExtended(map_, len(items)))
             return not self.closed
+
+    def _left_over(self) -> Iterator[News]:
+        """What is in the inbox, after all else."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._inbox.get_nowait()
 
     def close(self, *, cancel: bool = False) -> None:
         """Take nothing new; end when all is done."""

@@ -21,14 +21,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any
 
 from . import scheduler_events as core
 from .attempts import Attempts
-from .blobs import size_of
 from .control import (
     CancelRequest,
-    Control,
     MapClosed,
     MapExtended,
     MapStarted,
@@ -40,24 +38,22 @@ from .control import (
 )
 from .demand import Demand
 from .errors import ExecutorBroken, PodLost, ThreadDied, WorkersTerminated
-from .intake import Intake
+from .intake import Intake, News
 from .last_words import last_words
 from .link import LinkDown, LinkEvent, LinkFailed, LinkUp, Received
 from .losses import Losses
 from .map_table import MapTable
 from .messages import RESULT, Call, Cancel, Group
-from .outages import NEVER
+from .outages import NEVER, Startup
 from .outcomes import broken_by, once_more, outcome_of, thread_died
 from .output import Heard, Printer
-from .pods import CpusHeld, Credentials, PodEnded, PodEvent, PodsFailed, StartupNews
+from .pods import CpusHeld, Credentials, PodEnded, PodsFailed, StartupNews
+from .postponed import UNKNOWN, Postponed, Written
 from .provisioning import Provisioner
 from .scheduler import Scheduler
 from .session import Notice, Session
 
 logger = logging.getLogger(__name__)
-
-BULKY_ITEM: Final = 16 * 1024
-"""Bytes from which on an item of a map is so bulky that ranges have fewer of them."""
 
 
 class Manager(Intake):
@@ -80,9 +76,10 @@ class Manager(Intake):
         self._maps = MapTable(self._attempts)
         self._session = Session(plan, self._scheduler, self._demand, self._losses, self.blobs)
         self._printer = Printer(plan.name, plan.output)
+        self._postponed = Postponed(self._printer, self._inbox.put)
         self._provisioner = Provisioner(plan.source, self._inbox.put, plan.name)
         self._shutdown = self._finished = False
-        self._alone_since: float | None = None  # there is work, and no pod
+        self._startup = Startup(plan.startup_timeout)
         self.thread = threading.Thread(
             target=self._run, name=f"k8sfutures manager {plan.name}", daemon=True
         )
@@ -129,6 +126,7 @@ class Manager(Intake):
             self._startup_deadline(),
             self._demand.deadline(),
             self._losses.deadline(),
+            self._postponed.deadline,
         )
         try:
             if deadline == NEVER:
@@ -151,18 +149,15 @@ class Manager(Intake):
             self._finished = True
 
     def _is_done(self) -> bool:
-        return not (
-            self._submitted
-            or self._waiting
-            or self._running
-            or self._maps.unsettled
-            or not self._scheduler.idle  # items of a map that nobody waits for
-        )
+        # The scheduler may have items of a map that nobody waits for.
+        return not (self._submitted or self._is_busy()) and self._scheduler.idle
 
-    def _handle(self, item: Control | LinkEvent | PodEvent) -> None:
+    def _handle(self, item: News) -> None:
         match item:
             case Wake() | Received():
                 pass
+            case Written():
+                self._resolve(self._postponed.written(item.number))
             case MapStarted() | MapExtended() | MapClosed():
                 event = self._maps.changed(item)
                 if event is not None:
@@ -210,17 +205,16 @@ class Manager(Intake):
                     self._printer.hear(notice, self._scheduler.place_of, self._name_of)
                 case ExecutorBroken():
                     self._break(notice)
+                case core.Arrived() if self._printer.unsaid:
+                    ready, late = self._postponed.divide(notice)
+                    self._feed(ready)
+                    self._feed(late, postponed=True)
                 case _:
                     self._feed(notice)
 
     def _startup_deadline(self) -> float:
-        """When work without any pod becomes an error."""
-        if self._session.has_pods or self._finished or not self._is_busy():
-            self._alone_since = None
-            return NEVER
-        if self._alone_since is None:
-            self._alone_since = time.monotonic()
-        return self._alone_since + self._plan.startup_timeout
+        is_alone = not (self._session.has_pods or self._finished) and self._is_busy()
+        return self._startup.deadline(time.monotonic(), is_alone=is_alone)
 
     def _is_busy(self) -> bool:
         return bool(self._waiting or self._running or self._maps.unsettled)
@@ -228,6 +222,8 @@ class Manager(Intake):
     def _on_time(self, now: float) -> None:
         for lost, error in self._losses.take(now):
             self._fail_lost(lost, error)
+        if now >= self._postponed.deadline:
+            self._resolve(self._postponed.expired(now))
         if now >= self._session.renew_at:
             self._act(self._session.on_time(now))
             if self._scheduler.has_backlog:
@@ -261,13 +257,15 @@ class Manager(Intake):
         if dropped:
             self._feed(core.FunctionsDropped(dropped))
 
-    def _feed(self, event: core.Event) -> None:
-        """Tell the scheduler, and do what it says."""
-        events: list[core.Event] = [event]
+    def _feed(self, *news: core.Event | None, postponed: bool = False) -> None:
+        """Tell the scheduler, and do what it says; what it settles of that, perhaps later."""
+        events = [event for event in news if event is not None]
         while events:
             now = time.monotonic()
             for instruction in self._scheduler.handle(events.pop(), now):
                 match instruction:
+                    case core.Settle() if postponed:
+                        self._postponed.add(instruction, now, self._name_of)
                     case core.Settle():
                         events += self._settle(instruction)
                     case core.Dispatch():
@@ -288,10 +286,8 @@ class Manager(Intake):
             for call in calls:
                 call_id, function, items, _ = call
                 if items:
-                    body = self._maps.body_of(order.ranges[call_id])
-                    size = size_of(body) // items
-                    if size > BULKY_ITEM:
-                        events.append(core.ItemsMeasured(order.ranges[call_id].map_id, size))
+                    body, measured = self._maps.body_of(order.ranges[call_id])
+                    events += measured
                     kept.append((call_id, function, items, body))
                     continue
                 future = waiting.pop(call_id, None)
@@ -315,6 +311,11 @@ class Manager(Intake):
         return events
 
     # --- outcomes in
+
+    def _resolve(self, settles: list[core.Settle]) -> None:
+        """Settle what was postponed."""
+        for settle in settles:
+            self._feed(*self._settle(settle))
 
     def _settle(self, settle: core.Settle) -> list[core.Event]:
         """Resolve Futures; returns what is to run again."""
@@ -346,7 +347,7 @@ class Manager(Intake):
 
     def _name_of(self, function: int) -> str:
         known = self.functions.bodies.get(function)
-        return known.name if known is not None else "the function"
+        return known.name if known is not None else self._postponed.names.get(function, UNKNOWN)
 
     def _fail_lost(self, lost: core.Lost, error: PodLost) -> None:
         if lost.call is not None:
@@ -374,7 +375,7 @@ class Manager(Intake):
         if threading.current_thread() is not self.thread:
             self._inbox.put(request)
             return request.wait(self.thread)
-        number = request.find(self._running)
+        number = request.find(self._running, unless=self._postponed.has)
         if number is not None:
             self._attempts.forget(number)
             pod = self._scheduler.pod_of(number)
@@ -397,16 +398,20 @@ class Manager(Intake):
             self.closed = True
             if self.broken is None:
                 self.broken = error
-        while self._submitted:
-            future, call, _ = self._submitted.popleft()
-            self._waiting[call[0]] = future
-        held = *self._waiting.values(), *self._running.values()
-        self._waiting.clear()  # before any callback, which may cancel other calls
-        self._running.clear()
-        for future in held:
-            _fail(future, once_more(error))
-        self._maps.fail(lambda: once_more(error))
-        self._finished = True
+        try:
+            for settle in self._postponed.rest():
+                self._settle(settle)
+        finally:
+            while self._submitted:
+                future, call, _ = self._submitted.popleft()
+                self._waiting[call[0]] = future
+            held = *self._waiting.values(), *self._running.values()
+            self._waiting.clear()  # before any callback, which may cancel other calls
+            self._running.clear()
+            for future in held:
+                _fail(future, once_more(error))
+            self._maps.fail(lambda: once_more(error))
+            self._finished = True
 
     def _leave(self) -> None:
         """Let go of everything: the pods drop our work, and stay warm."""
@@ -421,11 +426,7 @@ class Manager(Intake):
 
     def _fail_the_rest(self) -> None:
         """What slipped into the inbox while we were leaving."""
-        while True:
-            try:
-                item = self._inbox.get_nowait()
-            except queue.Empty:
-                return
+        for item in self._left_over():
             error = self.broken or ThreadDied("the executor has ended")
             if isinstance(item, MapStarted):
                 item.map.fail(once_more(error))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from . import scheduler_events as core
 from .attempts import Attempts
+from .blobs import size_of
 from .control import MapClosed, MapExtended, MapStarted
 from .errors import PodLost
 from .maps import Map, body_of
 from .messages import RESULT
 from .outcomes import failure_of
+
+BULKY_ITEM: Final = 16 * 1024
+"""Bytes from which on an item of a map is so bulky that ranges have fewer of them."""
 
 
 class MapTable:
@@ -48,9 +52,11 @@ class MapTable:
             self._attempts.forget_map(map_.id)
         return core.MapDropped(map_.id)
 
-    def body_of(self, which: core.Range) -> bytes:
-        """The body of a range, to be dispatched now."""
-        return body_of(self._maps, which)
+    def body_of(self, which: core.Range) -> tuple[bytes, list[core.Event]]:
+        """The body of a range, to be dispatched now, and what the scheduler is to know of it."""
+        body = body_of(self._maps, which)
+        size = size_of(body) // which.items
+        return body, [core.ItemsMeasured(which.map_id, size)] if size > BULKY_ITEM else []
 
     def settle(self, settle: core.Settle) -> tuple[list[core.Retried], list[core.Event]]:
         """Items have outcomes.

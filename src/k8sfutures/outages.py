@@ -103,3 +103,29 @@ class Outages:
             "that it had run again, and some of what they have printed may be lost",
             *(pod, calls),
         )
+
+
+class Startup:
+    """When work without any pod becomes an error.
+
+    Args:
+        timeout: seconds that the user lets it wait.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._since: float | None = None
+
+    def deadline(self, now: float, *, is_alone: bool) -> float:
+        """When it does; `NEVER` unless there is work, and no pod.
+
+        Args:
+            now: the time.
+            is_alone: whether that is so now.
+        """
+        if not is_alone:
+            self._since = None
+            return NEVER
+        if self._since is None:
+            self._since = now
+        return self._since + self._timeout

@@ -1,7 +1,8 @@
 """What calls say while they run, brought to the client's own streams, loggers and warnings.
 
 It has a thread of its own: a terminal that is stopped, a pipe that nobody reads or a handler that
-takes its time must not hold up Futures. How lines are marked, `Marker` decides.
+takes its time must not hold up Futures; how long the call's own waits for it, `postponed` says. How
+lines are marked, `Marker` decides.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from .config import Output
-from .messages import DROPPED, RECORD, STDERR, STDOUT, WARNING
+from .messages import DROPPED, RECORD, STDERR, STDOUT, WARNING, Outcome
 from .outcomes import mark_of
 from .records import issue, unpack_record
 from .values import dataclass
@@ -131,11 +132,15 @@ class Printer:
     def __init__(self, name: str, output: Output = "marked") -> None:
         self._name = name
         self._marker = Marker() if output == "marked" else None
-        self._queue: queue.SimpleQueue[Saying | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Saying | Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._waiting = 0  # bytes
         self._dropped = 0  # lines
+        self._put_in = 0  # how many sayings the thread was given
+        self._done = 0  # how many of them it has said; counted by it
+        self.unsaid: dict[int, int] = {}
+        """By id of a call, the number of the last that it said. It may have been written since."""
 
     def hear(
         self,
@@ -151,12 +156,36 @@ class Printer:
                 index of its first item.
             name_of: the name of a function.
         """
+        self._forget_said()
         for call, item, cpu_id, kind, body in heard.lines:
             function, start = place_of(heard.pod, call)
             mark = mark_of(name_of(function), call, None if start is None else start + item)
-            self._put(Saying(mark, heard.pod, cpu_id, kind, body))
+            if self._put(Saying(mark, heard.pod, cpu_id, kind, body)):
+                self._put_in += 1
+                self.unsaid[call] = self._put_in
 
-    def _put(self, saying: Saying) -> None:
+    def _forget_said(self) -> None:
+        if self._done == self._put_in:
+            self.unsaid.clear()
+
+    def divide(self, outcomes: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+        """The outcomes of calls all of whose words are written, and the others."""
+        self._forget_said()
+        unsaid, done = self.unsaid, self._done
+        if not unsaid:
+            return outcomes, []
+        ready: list[Outcome] = []
+        late: list[Outcome] = []
+        for one in outcomes:
+            (late if unsaid.get(one[0], 0) > done else ready).append(one)
+        return ready, late
+
+    def then(self, do: Callable[[], None]) -> None:
+        """Do something on our thread, after all that was heard so far has been said."""
+        self._queue.put(do)
+
+    def _put(self, saying: Saying) -> bool:
+        """Have the thread say it; returns whether there was room for it."""
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._run, name=f"k8sfutures output {self._name}", daemon=True
@@ -165,9 +194,10 @@ class Printer:
         with self._lock:
             if self._waiting > MOST_WAITING:
                 self._dropped += max(1, saying.body.count(b"\n"))
-                return
+                return False
             self._waiting += cost_of(saying.body)
         self._queue.put(saying)
+        return True
 
     def close(self, timeout: float) -> None:
         """Say what waits, for at most this many seconds."""
@@ -181,6 +211,9 @@ class Printer:
 
     def _run(self) -> None:
         while (saying := self._queue.get()) is not None:
+            if not isinstance(saying, Saying):
+                saying()
+                continue
             try:
                 self._say(saying)
                 self._tell_dropped(cost_of(saying.body))
@@ -188,6 +221,7 @@ class Printer:
                 # A closed pipe, a missing stream, a handler that fails, or exits: results matter
                 # more, and what the next call says.
                 logger.warning("cannot show what %s says: %r", saying.mark, error)
+            self._done += 1
         try:
             self._end_line()
         except BaseException as error:

@@ -100,6 +100,11 @@ def find_spec(name: str, path: list[str] | None = None) -> ModuleSpec | None:
         if path is None:
             return importlib.util.find_spec(name)
         return PathFinder.find_spec(name, path)
+    except KeyError:  # a namespace package in one that is not loaded, where Python looks for it
+        spec = ModuleSpec(name, None, is_package=True)
+        folders = [Path(folder, name.rpartition(".")[2]) for folder in path or ()]
+        spec.submodule_search_locations = [str(one) for one in folders if one.is_dir()]
+        return spec
     except (ImportError, ValueError, AttributeError):  # finders of others may raise anything
         return None
 
@@ -193,6 +198,38 @@ def can_be_shipped(spec: ModuleSpec, *, any_loader: bool = False) -> bool:
     if spec.name.partition(".")[0] in NEVER_OWN or not (any_loader or is_plain_source(spec)):
         return False
     return (spec.origin or "").endswith(".py") and Path(spec.origin or "").is_file()
+
+
+def members_of(
+    spec: ModuleSpec, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[ModuleSpec]:
+    """What can be shipped of a namespace package: its modules and packages, and those within.
+
+    Args:
+        spec: of a namespace package; what is installed of it is left out.
+        above: the folders that it is in, by device and inode: a link may lead back to one.
+    """
+    for folder in own_folders(spec):
+        found = Path(folder).stat()
+        identity = (found.st_dev, found.st_ino)
+        if identity in above:
+            continue
+        for path in sorted(Path(folder).iterdir()):
+            name = path.name.removesuffix(".py")
+            if not name.isidentifier() or name in _LEFT_OUT:
+                continue
+            member = find_spec(f"{spec.name}.{name}", [folder])
+            if member is None:
+                continue
+            if is_namespace(member):
+                yield from members_of(member, above | {identity})
+            elif can_be_shipped(member):
+                yield member
+
+
+def own_folders(spec: ModuleSpec) -> list[str]:
+    """The folders of a package that are not installed."""
+    return [folder for folder in search_path(spec) if not is_installed(f"{folder}{os.sep}")]
 
 
 def is_compiled(spec: ModuleSpec) -> bool:

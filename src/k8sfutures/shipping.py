@@ -42,7 +42,9 @@ from .parcels import (
     is_compiled,
     is_namespace,
     locate,
+    members_of,
     parcel_of,
+    search_path,
 )
 from .pod_files import find_files_with
 
@@ -90,7 +92,7 @@ class Shipper:
         self._by_hashes: dict[frozenset[str], Bundles] = {}
         try:
             check(ship)
-            self._asked = [parcel_to_ship(entry) for entry in ship]
+            self._asked = [parcel for entry in ship for parcel in parcels_to_ship(entry)]
             self._look_anew()
         except (OSError, TooBig, ValueError) as error:
             raise SettingValueError(f"ship={list(ship)!r}: {error}") from error
@@ -310,6 +312,25 @@ def at_client(path: str) -> str:
     return path if match is None or bundle is None else bundle.origins.get(match[2], path)
 
 
+def beside_at_client(path: str) -> tuple[Bundle, str] | None:
+    """Where a file would be at the client that a call has looked for beside a shipped module.
+
+    Args:
+        path: of a file, as a call on a pod has it.
+
+    Returns:
+        The bundle of that module, and the path; None where it is not beside one from here.
+    """
+    match = _UNPACKED.search(path)
+    bundle = None if match is None else _by_hash.get(match[1])
+    if match is None or bundle is None:
+        return None
+    for place, origin in bundle.origins.items():
+        if origin.endswith(f"/{place}"):
+            return bundle, origin.removesuffix(place) + match[2]
+    return None
+
+
 # --- the setting ``ship``
 
 
@@ -322,17 +343,18 @@ def check(ship: Sequence[str]) -> None:
     Raises:
         ValueError: one of them cannot be shipped.
     """
-    _check_places([parcel_to_ship(entry) for entry in ship])
+    _check_places([parcel for entry in ship for parcel in parcels_to_ship(entry)])
 
 
-def parcel_to_ship(entry: str) -> Parcel:
+def parcels_to_ship(entry: str) -> list[Parcel]:
     """What an entry of the setting ``ship`` stands for.
 
     Args:
         entry: the name of a module or package, or the path of a file or folder.
 
     Returns:
-        Its parcel; one of files has no name, and keeps its path below the working directory.
+        Its parcel; those of all members of a namespace package, unless that is a folder in the
+        working directory. One of files has no name, and keeps its path below that.
 
     Raises:
         ValueError: there is no such thing, or it cannot be shipped.
@@ -341,7 +363,9 @@ def parcel_to_ship(entry: str) -> Parcel:
     if not path.is_file() and all(part.isidentifier() for part in entry.split(".")):
         spec = find(entry)
         if spec is not None and not is_namespace(spec):
-            return _module_to_ship(entry, spec)
+            return [_module_to_ship(entry, spec)]
+        if spec is not None and not path.exists():
+            return _members_to_ship(entry, spec)
     if not path.exists():
         raise ValueError(
             f"{entry!r} is neither a module that can be imported here nor a file or folder "
@@ -351,7 +375,18 @@ def parcel_to_ship(entry: str) -> Parcel:
         place = path.relative_to(Path.cwd()).as_posix()
     except ValueError:  # elsewhere
         place = path.name
-    return Parcel("", (str(path),), ("" if place == "." else place,))
+    return [Parcel("", (str(path),), ("" if place == "." else place,))]
+
+
+def _members_to_ship(entry: str, spec: ModuleSpec) -> list[Parcel]:
+    parcels = {parcel_of(member) for member in members_of(spec)} - {None}
+    if not parcels:
+        raise ValueError(
+            f"{entry!r} is a package without an __init__.py, and none of its modules in "
+            f"{', '.join(search_path(spec))} is source of your own; name what you want of it, "
+            f"ship=['{entry}....']"
+        )
+    return sorted((one for one in parcels if one is not None), key=lambda one: one.name)
 
 
 def _module_to_ship(entry: str, spec: ModuleSpec) -> Parcel:

@@ -68,6 +68,73 @@ def test_lines_come_while_the_call_runs(make_executor, tap):
     executor.kill_workers()
 
 
+class Gate(Tap):
+    """A stream that takes nothing before its event is set, or for so many seconds."""
+
+    def __init__(self, seconds=None):
+        super().__init__()
+        self.opened = threading.Event()
+        self.text = ""
+        self._seconds = seconds
+
+    def write(self, text):
+        self.opened.wait(self._seconds)
+        self.text += text
+        return super().write(text)
+
+
+def say(number):
+    print("stdout", number)
+    os.write(1, b"a descriptor\n")
+    subprocess.run(["echo", "a program"], check=True)
+    logging.getLogger("app").error("a record")
+    return number
+
+
+def fail_aloud(number):
+    say(number)
+    raise ValueError(number)
+
+
+SAID = ["stdout 7", "a descriptor", "a program"]
+
+
+@pytest.mark.parametrize("function", [say, fail_aloud])
+def test_what_a_call_has_said_is_written_before_its_future_is_resolved(
+    make_executor, monkeypatch, caplog, function
+):
+    with make_executor(output="plain") as ex:
+        stream = Gate(0.2)
+        monkeypatch.setattr(sys, "stdout", stream)
+        ex.submit(function, 7).exception()
+        assert stream.text.splitlines() == SAID
+        assert [record.message for record in caplog.records if record.name == "app"] == ["a record"]
+
+
+def test_and_before_an_item_of_a_map_is_given_out(make_executor, monkeypatch):
+    with make_executor(output="plain") as ex:
+        stream = Gate(0.05)
+        monkeypatch.setattr(sys, "stdout", stream)
+        for number in ex.map(say, range(4)):
+            for line in (f"stdout {number}\n", *SAID[1:]):
+                assert line in stream.text
+
+
+def test_a_stream_that_takes_nothing_holds_up_no_future_for_long(make_executor, monkeypatch):
+    with make_executor(output="plain") as ex:
+        stream = Gate()
+        monkeypatch.setattr(sys, "stdout", stream)
+        try:
+            futures = [ex.submit(say, 1), ex.submit(pow, 2, 2)]
+            assert [future.result() for future in futures] == [1, 4]
+            assert [*ex.map(say, range(20))] == [*range(20)]
+            assert not stream.text
+        finally:
+            stream.opened.set()
+        assert ex.submit(say, 7).result() == 7
+    assert stream.text.count("stdout") == 22
+
+
 def print_all(number):
     print("python", number)
     os.write(1, b"descriptor\n")

@@ -248,6 +248,18 @@ class TestShip:
         other = make_executor()
         assert FOLDER_PREFIX not in other.submit(os.getcwd).result()
 
+    def test_all_of_a_namespace_package(self, make_executor, own, name):
+        own.files(
+            {f"{name}/a.py": "X = 1", f"{name}/b/__init__.py": "X = 2", f"{name}/c/d.py": "X = 3"}
+        )
+        source = "def f(n):\n  import importlib\n  return importlib.import_module(n).X"
+        names = [f"{name}.{member}" for member in ("a", "b", "c.d")]
+        assert [*make_executor(ship=[name]).map(in_main(source), names)] == [1, 2, 3]
+        with pytest.raises(ModuleNotFoundError) as caught:
+            make_executor().submit(in_main(source), names[0]).result()
+        (note, _) = caught.value.__notes__
+        assert f"have ship=['{name}'] ship all of them" in note
+
     def test_one_that_is_bulky(self, make_executor, own, name):
         own.files({f"{name}/__init__.py": "", f"{name}/x.bin": os.urandom(3_000_000)})
         ex = make_executor(ship=[name])
@@ -274,6 +286,26 @@ class TestWhatIsMissing:
         text = "".join(traceback.format_exception(caught.value))
         assert f"'{name}.fast' is a compiled extension module of your own" in text
         assert str(own.folder / file) in text
+
+    def test_a_file_beside_a_module(self, ex, own, name):
+        read = "from pathlib import Path\ndef f(n): return (Path(__file__).parent / n).read_text()"
+        own.files({f"{name}.py": read, f"{name}.csv": "1", f"{name}_pkg/__init__.py": read})
+        own.files({f"{name}_pkg/.hidden": "2", f"{name}_pkg/x.csv": "3"})
+        with pytest.raises(FileNotFoundError) as caught:
+            ex.submit(load(name).f, f"{name}.csv").result()
+        (note, _) = caught.value.__notes__
+        assert (
+            f"{own.folder / name}.csv is there at the client, but files beside the single" in note
+        )
+        assert "make it a package" in note
+        package = load(f"{name}_pkg")
+        assert ex.submit(package.f, "x.csv").result() == "3"
+        with pytest.raises(FileNotFoundError) as caught:
+            ex.submit(package.f, ".hidden").result()
+        assert "was not shipped with the package" in caught.value.__notes__[0]
+        with pytest.raises(FileNotFoundError) as caught:
+            ex.submit(package.f, "nowhere.csv").result()
+        assert len(caught.value.__notes__) == 1, "nor is it here"
 
     def test_a_module_that_cannot_be_imported_there(self, ex, own, name):
         own.write(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import logging
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faults import wait_until
 from journal import Journal, note, wait_for_word
@@ -317,6 +322,196 @@ def test_what_calls_set_up_of_logging_is_their_clients(make_executor, cluster, c
     texts = {pod: text for (pod, _), text in everywhere(one, cluster, text_of, file).items()}
     assert sum(len(text.splitlines()) for text in texts.values()) == cluster.slots
     everywhere(one, cluster, remove, file)
+
+
+LIBRARY = """
+import logging
+log = logging.getLogger(__name__)
+log.addHandler(logging.StreamHandler())
+logging.getLogger().addHandler(logging.NullHandler())
+"""
+
+
+def use_library(folder, name):
+    sys.path.insert(0, folder)
+    importlib.import_module(name)
+    sys.path.remove(folder)
+    return handlers_of(name)
+
+
+def handlers_of(name):
+    return tuple(len(logging.getLogger(one).handlers) for one in (name, None))
+
+
+def remove_handlers(name):
+    logging.getLogger(name).handlers.clear()
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_handlers_that_a_library_adds_as_it_is_imported_are_there_for_all(
+    make_executor, cluster, tmp_path
+):
+    name = f"library_{os.getpid()}_{time.monotonic_ns()}"
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(LIBRARY)
+    one, two, three = make_executor(), make_executor(), make_executor()
+    everywhere(two, cluster, handlers_of, name)
+    assert only(everywhere(one, cluster, use_library, str(folder), name).values()) == (1, 1)
+    everywhere(one, cluster, remove_handlers, name)
+    # What it has added to another's logger, the root's, may not be for those that do not use it.
+    for other in (two, three):
+        assert only(everywhere(other, cluster, handlers_of, name).values()) == (1, 0)
+    assert only(everywhere(one, cluster, handlers_of, name).values()) == (0, 1)
+
+
+# --- the process
+
+
+def change_the_process():
+    import decimal
+    import faulthandler
+    import gc
+    import locale
+    import resource
+    import signal
+    import socket
+
+    os.umask(0o027)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 3600)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    sys.setrecursionlimit(1234)
+    sys.setswitchinterval(0.5)
+    sys.set_int_max_str_digits(2000)
+    socket.setdefaulttimeout(7)
+    gc.disable()
+    faulthandler.disable()
+    sys.excepthook = sys.unraisablehook = sys.displayhook = threading.excepthook = print
+    sys.stdin = None
+    decimal.getcontext().prec = 5
+
+
+def the_process():
+    import decimal
+    import faulthandler
+    import gc
+    import locale
+    import resource
+    import signal
+    import socket
+
+    mask = os.umask(0)
+    os.umask(mask)
+    return {
+        "umask": mask,
+        "one CPU": len(os.sched_getaffinity(0)) == 1,
+        "locale": locale.setlocale(locale.LC_COLLATE),
+        "SIGINT": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        "SIGUSR1": signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
+        "alarm": signal.getitimer(signal.ITIMER_REAL)[0] > 3000,
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "recursion": sys.getrecursionlimit(),
+        "switch": sys.getswitchinterval(),
+        "digits": sys.get_int_max_str_digits(),
+        "timeout": socket.getdefaulttimeout(),
+        "gc": gc.isenabled(),
+        "faults": faulthandler.is_enabled(),
+        "hooks": print in (sys.excepthook, sys.displayhook, threading.excepthook),
+        "stdin": sys.stdin is None,
+        "context": decimal.getcontext().prec,
+    }
+
+
+def test_what_a_process_keeps_is_each_clients_own(make_executor, cluster):
+    one, two = make_executor(), make_executor()
+    before = everywhere(two, cluster, the_process)
+    everywhere(one, cluster, change_the_process)
+    assert everywhere(two, cluster, the_process) == before
+    for was, now in zip(
+        before.values(), everywhere(one, cluster, the_process).values(), strict=True
+    ):
+        same = [name for name in was if now[name] == was[name]]
+        assert same in ([], ["one CPU"])  # as there is no other
+
+
+def draw():
+    """A random number, and one of NumPy's, where that is."""
+    try:
+        import numpy as np
+    except ImportError:
+        return random.random(), None
+    return random.random(), np.random.random()  # noqa: NPY002 - the global one
+
+
+def seed():
+    random.seed(42)
+    with contextlib.suppress(ImportError):
+        import numpy as np
+
+        np.random.seed(42)  # noqa: NPY002
+
+
+def test_random_numbers_differ_between_processes_and_are_each_clients_own(make_executor, cluster):
+    one, two = make_executor(), make_executor()
+    everywhere(one, cluster, seed)
+    drawn = [*everywhere(two, cluster, draw).values(), *everywhere(two, cluster, draw).values()]
+    for numbers in zip(*drawn, strict=True):
+        assert numbers[0] is None or len(set(numbers)) == 2 * cluster.slots
+    first, second = only(everywhere(one, cluster, draw).values())
+    assert first == random.Random(42).random()
+    if second is not None:
+        assert second == np.random.RandomState(42).random_sample()
+    assert only(everywhere(one, cluster, draw).values()) != (first, second), "they go on"
+
+
+# --- threads
+
+
+def start_a_thread():
+    goes_on, done = threading.Event(), threading.Event()
+
+    def speak():
+        print("begun, ", end="")
+        goes_on.wait()
+        print("and ended")
+        logging.getLogger("app").error("a record")
+        print("begun again", end="")
+        done.set()
+
+    sys.left_behind = goes_on, done  # type: ignore[attr-defined]
+    threading.Thread(target=speak, daemon=True).start()
+
+
+def let_it_speak():
+    goes_on, done = sys.left_behind
+    goes_on.set()
+    print("mine")
+    return done.wait(30)
+
+
+def test_what_threads_of_others_say_is_no_part_of_a_call(make_executor, cluster, capfd, caplog):
+    with make_executor() as one, make_executor() as two:
+        everywhere(one, cluster, start_a_thread)
+        assert "begun" in capfd.readouterr().out
+        assert only(everywhere(two, cluster, let_it_speak).values())
+    lines = [line.partition(" | ")[2] for line in capfd.readouterr().out.splitlines()]
+    assert [line for line in lines if line] == ["mine"] * cluster.slots
+    assert not [one for one in caplog.records if one.name == "app"]
+
+
+def test_what_those_of_its_program_say_has_the_mark_of_the_call_that_runs(
+    make_executor, cluster, capfd
+):
+    with make_executor() as ex:
+        everywhere(ex, cluster, start_a_thread)
+        everywhere(ex, cluster, let_it_speak)
+    lines = [line.partition(" | ")[2] for line in capfd.readouterr().out.splitlines()]
+    assert lines.count("and ended") == cluster.slots
 
 
 # --- executors that calls make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,21 @@ def test_an_own_module_that_nothing_named(own: Project) -> None:
     assert str(own.folder / "plugins/a.py") in text
     assert "ship=['plugins']" in text
     assert "ship=['ns.b']" in explain(lacking("ns.b"))
+
+
+def test_a_namespace_package(own: Project) -> None:
+    own.files({"ns/b.py": "", "ns/c/d.py": ""})
+    assert "ship=['ns.c.d']" in explain(lacking("ns.c.d"))
+    assert "have ship=['ns.c'] ship all" in explain(lacking("ns.c"))
+    text = explain(lacking("ns"))
+    assert f"'ns' is a package of your own without an __init__.py ({own.folder / 'ns'})" in text
+    assert "have ship=['ns'] ship all of them" in text
+
+
+def test_an_installed_namespace_package(own: Project) -> None:
+    own.files({"site-packages/ns/b.py": ""})
+    sys.path.append(str(own.folder / "site-packages"))
+    assert "'ns' is installed here" in explain(lacking("ns"))
 
 
 def test_an_own_extension_module(own: Project) -> None:

@@ -129,6 +129,28 @@ class TestWhatIsFound:
         assert set(contents(found["ns.a"], tmp_path / "a")) == {"ns/a/__init__.py"}
         assert set(contents(found["ns.b"], tmp_path / "b")) == {"ns/b.py"}
 
+    def test_all_of_them_can_be_asked_for(self, own: Project) -> None:
+        own.files({"ns/a/__init__.py": "", "ns/b.py": "", "ns/c/d.py": "", "ns/x.csv": ""})
+        own.files({"ns/not-one.py": "", "ns/.e/f.py": "", "ns/a/g.py": ""})
+        (own.folder / "ns/c/up").symlink_to("..")
+        found = {bundle.name for bundle in Shipper(["ns"]).needs(b"")}
+        assert found == {"ns.a", "ns.b", "ns.c.d"}
+
+    def test_but_not_where_there_are_none(self, own: Project) -> None:
+        own.files({"ns/x.csv": ""})
+        with pytest.raises(
+            ValueError, match=r"'ns' is a package without an __init__\.py, and none"
+        ):
+            Shipper(["ns"])
+
+    def test_a_folder_in_the_working_directory_comes_as_that(
+        self, own: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own.files({"ns/a.py": "", "ns/x.csv": ""})
+        monkeypatch.chdir(own.folder)
+        (bundle,) = Shipper(["ns"]).needs(b"")
+        assert (bundle.name, set(bundle.origins)) == ("", {"ns/a.py", "ns/x.csv"})
+
     def test_a_package_of_several_folders(self, own: Project, tmp_path: Path) -> None:
         extend = "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"
         own.files({"pkg/__init__.py": extend, "more/pkg/__init__.py": "", "more/pkg/b.py": "B = 1"})

@@ -7,6 +7,7 @@ that the function needs, and those that the arguments need besides (see `modules
 from __future__ import annotations
 
 from collections import deque
+from contextvars import Context
 from typing import Any
 
 import msgpack
@@ -30,12 +31,12 @@ class ClientState:
     """
 
     __slots__ = (
-        *("_blobs", "_environments", "_functions", "_hashes", "_name", "_needs", "_pickles"),
-        *("initializer", "left", "reporting", "scope", "setup", "surroundings"),
+        *("_blobs", "_environments", "_functions", "_hashes", "_needs", "_pickles"),
+        *("context", "initializer", "left", "name", "reporting", "scope", "setup", "surroundings"),
     )
 
     def __init__(self, name: str, environments: Environments) -> None:
-        self._name = name
+        self.name = name
         self._environments = environments
         self._needs: tuple[str, ...] = ()  # of what is being loaded, or runs
         self._hashes: dict[str, int] = {}  # of bundles, and their blobs
@@ -48,6 +49,8 @@ class ClientState:
         self.setup: Setup | None = None
         self.left: Left | None = None
         self.scope = Scope()
+        self.context = Context()
+        """Its context variables, the settings of `decimal` and of NumPy's errors among them."""
 
     def take(self, kind: int, content: Any, files: deque[File]) -> None:
         """Take in a frame.
@@ -68,7 +71,7 @@ class ClientState:
         elif kind == SURROUNDINGS:
             self.surroundings = unpack(content)
             self.scope.begin(self.surroundings.main)
-            self._environments.begin(self._name, self.surroundings.directory)
+            self._environments.begin(self.name, self.surroundings.directory)
         elif kind == BLOBS:
             for number, blob_kind, data in content:
                 self._blobs[number] = Blob(blob_kind, data, files)
@@ -103,7 +106,7 @@ class ClientState:
 
     def _need(self, needs: tuple[str, ...]) -> None:
         self._needs = needs
-        self._environments.activate(self._name, needs, self._bundle)
+        self._environments.activate(self.name, needs, self._bundle)
 
     def _bundle(self, digest: str) -> memoryview:
         return self._part(self._hashes[digest])

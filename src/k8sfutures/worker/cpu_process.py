@@ -47,6 +47,7 @@ from .frames import (
     INITIALIZER_RAISED,
     JOBS,
     LEAVE,
+    NO_TOKEN,
     PRINTED,
     REPORTING,
     TIMED,
@@ -54,6 +55,7 @@ from .frames import (
 )
 from .modules import Environments
 from .output import Outlet
+from .strangers import Strangers
 from .surroundings import Stage
 from .unpacked import pods_folder
 
@@ -92,7 +94,8 @@ class CpuProcess:
         self._unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=0)
         self._packer = msgpack.Packer()
         self._sending = threading.Lock()  # threads of the user's may print
-        self._outlet = Outlet(self._say)
+        self._strangers = Strangers()
+        self._outlet = Outlet(self._say, strangers=self._strangers, aside=self._say_for_nobody)
         self._forwarder = Forwarder(self._outlet)
         self._stage = Stage()
         self._current: ClientState | None = None  # whose environment, levels and so on are set
@@ -131,6 +134,10 @@ class CpuProcess:
         """Send what the item that runs has to say."""
         self._send((self._token, self._item, PRINTED, kind, body))
 
+    def _say_for_nobody(self, kind: int, body: bytes) -> None:
+        """Send what another client's thread has to say."""
+        self._send((NO_TOKEN, 0, PRINTED, kind, body))
+
     # --- frames
 
     def _receive(self) -> bool:
@@ -158,7 +165,7 @@ class CpuProcess:
             if left is not None:
                 left.scope.leave()
             if left is self._current:
-                self._current = None
+                self._leave()
             self._environments.forget(name)
         elif kind == GO_ON:
             self._waits = False
@@ -195,6 +202,8 @@ class CpuProcess:
     def _leave(self) -> None:
         """Another client's item is next, or it is to be told anew what the client wants."""
         if self._current is not None:
+            self._outlet.finish()  # what threads and programs of its have said since its last item
+            self._strangers.left()
             self._current.setup = self._forwarder.leave()
             self._current.left = self._stage.leave()
             self._current = None
@@ -214,10 +223,11 @@ class CpuProcess:
         if client is not self._current:
             self._leave()
             self._current = client
+            self._strangers.turn(client.name)
             self._forwarder.enter(client.reporting, client.setup)
             self._stage.enter(client.surroundings, client.left)
             client.scope.enter()
-        if client.initializer is not None and not self._initialize(client):
+        if client.initializer is not None and not client.context.run(self._initialize, client):
             return
         if job.is_range and isinstance(job.bodies, bytes):
             job.bodies = client.items(job.bodies)
@@ -228,9 +238,10 @@ class CpuProcess:
                 self._send((token, item, NOT_LOADABLE, 0, b""))
                 return
             body[item] = None
-            status, micros, made, file = self._call(client, job.function, single, is_item=True)
-        else:
-            status, micros, made, file = self._call(client, job.function, body, is_item=False)
+            body = single
+        status, micros, made, file = client.context.run(
+            self._call, client, job.function, body, is_item=job.is_range
+        )
         self._leave_if_forked(0 if status == RESULT else 1)
         self._outlet.finish()
         self._waits = file is not None

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TextIO
 
 from ..messages import RECORD, WARNING
 from ..records import Reporting, State, pack_record, pack_warning
+from .library_handlers import LibraryHandlers
 from .output import Allowance, Outlet
 
 _BURST = 1000
@@ -33,12 +34,14 @@ class Setup(NamedTuple):
         state: loggers with their handlers, and the filters of warnings.
         showing: what shows warnings, and what did before `logging.captureWarnings`.
         wanted: by the client.
+        libraries: how many handlers of libraries it has had; see `library_handlers`.
     """
 
     streams: tuple[Any, Any]
     state: State
     showing: tuple[Any, Any]
     wanted: bytes | None
+    libraries: int
 
 
 class Forwarder:
@@ -51,6 +54,7 @@ class Forwarder:
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
         self._reporting = Reporting()
+        self._libraries = LibraryHandlers()
         self._on = False
         self._wanted: bytes | None = None
         self._allowance = Allowance(_BURST, _PER_SECOND)
@@ -92,6 +96,7 @@ class Forwarder:
             sys.stdout, sys.stderr = setup.streams
             self._reporting.restore(setup.state)
             showing = setup.showing
+        self._libraries.add(0 if setup is None else setup.libraries)
         warnings.showwarning, logging._warnings_showwarning = showing  # type: ignore[attr-defined]  # noqa: SLF001
         self._wanted = None if setup is None else setup.wanted
         if wants is not None and wants != self._wanted:
@@ -103,7 +108,8 @@ class Forwarder:
         """Another client's call is next."""
         showing = warnings.showwarning, logging._warnings_showwarning  # type: ignore[attr-defined]  # noqa: SLF001
         streams = sys.stdout, sys.stderr
-        return Setup(streams, self._reporting.state(), showing, self._wanted)
+        state = self._reporting.state()
+        return Setup(streams, state, showing, self._wanted, len(self._libraries))
 
     def _forward(self, logger: logging.Logger, record: logging.LogRecord) -> None:
         if self._is_shown(logger, record):

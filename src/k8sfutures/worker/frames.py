@@ -6,6 +6,9 @@ from typing import Final
 
 TOKEN_SIZE: Final = 4
 
+NO_TOKEN: Final = 0
+"""Of no job: what threads say whose client it is not the turn of."""
+
 # Frames from the agent: (kind, client, ...).
 JOBS: Final = 0
 """(client, [(token, function id, items, start, stop, body)])"""

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..messages import STDERR, STDOUT
+from .strangers import Strangers
 
 PIPE: Final = 1 << 16
 """Bytes that a pipe holds, by Linux' default."""
@@ -71,10 +72,20 @@ class Outlet:
     Args:
         send: sends text or a record to the agent, by kind, for the item that runs.
         ends: the writing ends of the pipes, of stdout and of stderr.
+        strangers: the threads that do not speak for the item that runs.
+        aside: sends what these say.
     """
 
-    def __init__(self, send: Callable[[int, bytes], None], ends: tuple[int, int] = (1, 2)) -> None:
+    def __init__(
+        self,
+        send: Callable[[int, bytes], None],
+        ends: tuple[int, int] = (1, 2),
+        strangers: Strangers | None = None,
+        aside: Callable[[int, bytes], None] = lambda _kind, _body: None,
+    ) -> None:
         self._send = send
+        self._strangers = strangers or Strangers()
+        self._aside = aside
         self._pid = os.getpid()
         self._allowance = Allowance(BURST, FRAMES_PER_SECOND)
         # Re-entrant: a finaliser or a signal handler that prints may run inside a write.
@@ -118,9 +129,17 @@ class Outlet:
                 while rest:
                     rest = rest[os.write(self._bulk[stream], rest) :]
 
+    def is_aside(self, stream: int, text: str) -> bool:
+        """Whether text is not of the item that runs; then it has been sent aside."""
+        if not self._strangers.is_here():
+            return False
+        if os.getpid() == self._pid and self._allowance.take():  # else there is too much of it
+            self._aside(stream, text.encode("utf-8", "backslashreplace")[:PIPE])
+        return True
+
     def record(self, kind: int, body: bytes) -> None:
         """A record: it is no text, and a forked process cannot send it."""
-        if os.getpid() == self._pid:
+        if os.getpid() == self._pid and not self._strangers.is_here():
             with self._lock:
                 self.drain()
                 self._send(kind, body)
@@ -210,6 +229,8 @@ class Stream(io.TextIOBase):
     def write(self, text: str, /) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self._outlet.is_aside(self._stream, text):
+            return len(text)
         thread = threading.get_ident()
         with self._lock:
             line = self._lines.pop(thread, "") + text

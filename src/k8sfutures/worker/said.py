@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..messages import DROPPED, STDERR, STDOUT
+from .frames import NO_TOKEN
 
 if TYPE_CHECKING:
     from .ledger import Slot
@@ -300,7 +301,7 @@ class Sayings:
         """Something that a CPU process said of an item; returns whether there was room for it."""
         if slot.words.held:
             self.release(slot)
-        if kind <= STDERR:
+        if kind <= STDERR and token != NO_TOKEN:
             body = slot.words.take((token, item), kind, body)
             if slot.ending is not None and slot.ending.token == token:
                 body = slot.words.without_stack(body)

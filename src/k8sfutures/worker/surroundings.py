@@ -12,6 +12,7 @@ import time
 from typing import Any, Final, NamedTuple
 
 from ..surroundings import Surroundings, Variables, variables
+from . import process_state
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -34,12 +35,14 @@ class Left(NamedTuple):
         argv: ``sys.argv``.
         path: ``sys.path``.
         temporary: ``tempfile.tempdir``, where the standard library keeps what ``TMPDIR`` was.
+        process: see `process_state`.
     """
 
     variables: Variables
     argv: list[str]
     path: list[str]
     temporary: str | None
+    process: process_state.State
 
 
 class Stage:
@@ -50,6 +53,7 @@ class Stage:
         self._variables = variables()
         self._argv = sys.argv
         self._path = list(sys.path)
+        self._process: process_state.State | None = None  # before any client's call
 
     def enter(self, wanted: Surroundings | None, left: Left | None) -> None:
         """A client's call is next.
@@ -58,7 +62,11 @@ class Stage:
             wanted: what the client has sent, or None.
             left: what `leave` has returned for it, or None when its first call is next.
         """
-        place = self._first(wanted) if left is None else left
+        now = process_state.read()
+        if self._process is None:
+            self._process = process_state.unseeded(now)
+        place = self._first(wanted, self._process) if left is None else left
+        process_state.write(place.process, now)
         os.environ, os.environb = self._environ, self._environb  # a call may have put others there
         _set_variables(place.variables)
         sys.argv = place.argv
@@ -71,15 +79,15 @@ class Stage:
         """Another client's call is next."""
         tempfile: Any = sys.modules.get("tempfile")
         temporary = None if tempfile is None else tempfile.tempdir
-        return Left(variables(), sys.argv, list(sys.path), temporary)
+        return Left(variables(), sys.argv, list(sys.path), temporary, process_state.read())
 
-    def _first(self, wanted: Surroundings | None) -> Left:
+    def _first(self, wanted: Surroundings | None, process: process_state.State) -> Left:
         if wanted is None:
-            return Left(self._variables, list(self._argv), self._path, None)
+            return Left(self._variables, list(self._argv), self._path, None, process)
         base = self._variables
         if isinstance(wanted.own, dict):  # the agent has opened what was in a seal
             base = {os.fsencode(name): b"1" for name in THREAD_VARIABLES} | wanted.own
-        return Left(base | wanted.named, wanted.argv, self._path, None)
+        return Left(base | wanted.named, wanted.argv, self._path, None, process)
 
 
 def _set_variables(wanted: Variables) -> None:
