@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
+from journal import Journal, wait_for_word
 
 import k8sfutures
 from k8sfutures import CallNotLoadable, ResultNotLoadable
@@ -366,10 +367,19 @@ def test_an_exception_whose_class_forbids_what_others_allow_is_its_calls_alone(
 # --- Futures work as Futures do
 
 
-def test_as_completed_and_wait(ex):
-    futures = [ex.submit(time.sleep, delay) for delay in (0.2, 0.0)]
+@pytest.fixture
+def journal(cluster):
+    """What holds calls up until it gives them a word."""
+    journal = Journal(cluster.host)
+    yield journal
+    journal.close()
+
+
+def test_as_completed_and_wait(ex, journal):
+    futures = [ex.submit(wait_for_word, journal.address), ex.submit(pow, 2, 3)]
     first = next(concurrent.futures.as_completed(futures, timeout=20))
     assert first is futures[1]
+    journal.give_word()
     done, pending = concurrent.futures.wait(futures, timeout=20)
     assert done == set(futures)
     assert not pending
@@ -409,11 +419,12 @@ def test_many_threads_may_submit_at_once(ex):
     assert results == {base: list(range(base, base + 200)) for base in range(0, 8000, 1000)}
 
 
-def test_what_is_not_dispatched_can_be_cancelled(ex):
-    blockers = [ex.submit(time.sleep, 0.3) for _ in range(2)]
+def test_what_is_not_dispatched_can_be_cancelled(ex, journal):
+    blockers = [ex.submit(wait_for_word, journal.address) for _ in range(2)]
     waiting = ex.submit(pow, 2, 2)
     assert waiting.cancel()
     assert waiting.cancelled()
+    journal.give_word()
     concurrent.futures.wait(blockers)
     assert not blockers[0].cancel()
     assert ex.submit(pow, 2, 3).result() == 8
