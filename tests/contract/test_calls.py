@@ -13,7 +13,6 @@ import socket
 import sqlite3
 import sys
 import threading
-import time
 import traceback
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
