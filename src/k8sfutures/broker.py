@@ -297,12 +297,17 @@ def _wait_until_ready(node: _Node, folder: Path, deadline: float, outcome: str) 
         else:
             continue
         directory = folder / node.name
-        lines = _log(directory).splitlines()[-15:]
+        lines = _log(directory).splitlines()[-15:] or [_nothing_logged(directory)]
         raise BrokerUnreachable(
             f"the local broker (process {node.pid}) {problem}. The end of its log "
             f"({directory / 'console.log'}; more is in {directory / 'log'}):\n"
             + "\n".join(f"    {line}" for line in lines)
         )
+
+
+def _nothing_logged(directory: Path) -> str:
+    free = shutil.disk_usage(directory).free
+    return f"nothing is in it; {free / 2**20:.1f} MiB are free on the disk of that folder"
 
 
 def _log(directory: Path) -> str:

@@ -32,7 +32,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from . import interrupts, place
 from .amqp import AmqpLink
@@ -43,6 +43,7 @@ from .client_surroundings import surroundings_for
 from .config import load_settings, pool_name, resolve_pods
 from .control import CancelRequest, MapClosed, MapStarted, Plan, Refused, Terminate
 from .errors import ExecutorBroken, ForkedExecutorError
+from .keywords import Keywords
 from .link import ClientLink, LinkEvent
 from .manager import Manager
 from .maps import Map
@@ -118,7 +119,7 @@ class K8sRabbitExecutor(Executor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
-        **settings: object,
+        **settings: Unpack[Keywords],
     ) -> None:
         max_workers, max_tasks_per_child = check_arguments(
             max_workers, mp_context, initializer, max_tasks_per_child

@@ -32,6 +32,7 @@ from dataclasses import field
 from typing import Any, Final
 
 from .living import IdentityMap, Living
+from .spawned import MainName
 from .values import dataclass
 
 
@@ -258,7 +259,7 @@ def _module(name: str, base: dict[str, Any]) -> types.ModuleType:
     module.__dict__.update(base, __builtins__=builtins)
     if name == "__main__":
         # Else a process that a call starts by multiprocessing would look for its file.
-        module.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
+        module.__spec__ = importlib.machinery.ModuleSpec(MainName(name), None)
     return module
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -244,6 +245,30 @@ def test_children_of_a_call_are_heard(make_executor, capfd):
     assert lines == ["from the child", "from the parent"]
 
 
+def in_a_child(look):
+    """The exit code of a forked child, which is what the function returns there."""
+    child = os.fork()
+    if not child:
+        code = 99
+        try:
+            code = look()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def files_of_a_child_in_a_child_of_it():
+    def mine():
+        files = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]
+        return in_a_child(lambda: sum(not Path(f"/proc/self/fd/{one}").exists() for one in files))
+
+    return in_a_child(mine)
+
+
+def test_children_of_children_keep_their_files(ex):
+    assert ex.submit(files_of_a_child_in_a_child_of_it).result() == 0
+
+
 # --- crashes
 
 
@@ -274,6 +299,7 @@ def test_a_crash_in_native_code_says_where_python_was_once(make_executor, capfd)
     assert error.stack.startswith("Fatal Python error: Segmentation fault")
     assert re.search(r'test_output\.py", line \d+ in crash', error.stack)
     assert "worker/cpu_process.py" not in error.stack, "frames of ours"
+    assert "Extension modules" not in error.stack, "what any client has imported there"
     assert ". Where it was:\n    Fatal Python error" in str(error)
 
 

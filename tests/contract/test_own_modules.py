@@ -70,6 +70,21 @@ def test_a_module_comes_from_the_client(ex, own, name):
     assert loader == "SourceFileLoader"
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_that_a_call_starts_have_it(ex, own, name, method):
+    own.files({f"{name}/__init__.py": "", f"{name}/sub.py": WHERE})
+    module = load(f"{name}.sub")
+    source = (
+        "import concurrent.futures, multiprocessing\n"
+        "def f():\n"
+        f"    context = multiprocessing.get_context({method!r})\n"
+        "    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:\n"
+        "        return pool.submit(where).result(30), where()\n"
+    )
+    there, here = ex.submit(in_main(source, where=module.where)).result()
+    assert there == here
+
+
 def test_a_package_with_its_data_and_what_it_imports(ex, own, name):
     own.files(
         {

@@ -338,6 +338,13 @@ class TestFailures:
         assert len(pids()) == 1
         assert local_broker_status() is None
 
+    def test_it_ends_and_has_nothing_to_say(self, cache: Path, fake_server) -> None:
+        fake_server("exit 1")
+        with pytest.raises(BrokerUnreachable) as caught:
+            ensure_local_broker(timeout=20)
+        assert "    nothing is in it; " in str(caught.value)
+        assert "MiB are free on the disk" in str(caught.value)
+
     def test_it_never_accepts(self, cache: Path, fake_server) -> None:
         pids = fake_server("trap '' TERM; echo thinking; while :; do read line < /dev/zero; done")
         with pytest.raises(BrokerUnreachable, match=r"did not accept connections(.|\n)*thinking"):

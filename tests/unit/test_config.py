@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import math
 import pickle
+import typing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,8 +23,15 @@ from k8sfutures.config import (
     resolve_pods,
 )
 from k8sfutures.errors import SettingTypeError, SettingValueError
+from k8sfutures.keywords import Keywords
 
 NAMES = [item.name for item in dataclasses.fields(Settings)]
+
+
+def test_type_checkers_know_the_keywords():
+    hints = typing.get_type_hints(K8sRabbitExecutor.__init__)
+    assert typing.get_args(hints["settings"]) == (Keywords,)
+    assert list(typing.get_type_hints(Keywords)) == NAMES
 
 
 @pytest.fixture

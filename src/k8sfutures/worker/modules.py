@@ -338,6 +338,11 @@ class _Finder:
         self.environment: _Environment | None = None
         self._busy = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a process that a call starts by `multiprocessing`; see `spawned`."""
+        bundles = {} if self.environment is None else self.environment.bundles
+        return _finder_of, (tuple(bundles.values()),)
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, _target: object = None
     ) -> ModuleSpec | None:
@@ -420,6 +425,13 @@ class _Finder:
         finally:
             self._busy = False
         return None
+
+
+def _finder_of(bundles: Sequence[Unpacked]) -> _Finder:
+    finder = _Finder()
+    finder.environment = _Environment()
+    finder.environment.add(bundles)
+    return finder
 
 
 class _NamespaceLoader(importlib.abc.Loader):

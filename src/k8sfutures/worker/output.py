@@ -107,7 +107,8 @@ class Outlet:
         self._lock = threading.RLock()
         for stream in self.streams:
             stream.forked()
-        for pipe in self._pipes:
+        while self._pipes:  # once: a child of this one may have other files of these numbers
+            pipe, _ = self._pipes.popitem()
             os.close(pipe)  # what nobody reads any more must not block its writer
 
     def install(self) -> None:

@@ -65,9 +65,12 @@ MOST_HELD: Final = 1 << 16
 """Bytes of last words that are held back."""
 
 
-_OUR_FRAMES: Final = tuple(
-    f'  File "{file}' for file in (f"{Path(__file__).parent}/", "<frozen runpy>")
+_NOISE: Final = (
+    *(f'  File "{file}' for file in (f"{Path(__file__).parent}/", "<frozen runpy>")),
+    "Extension modules: ",
 )
+"""How lines begin that say nothing of the user's: frames of ours, and what has been imported in the
+process, by other clients as well."""
 
 
 def cost_of(body: bytes) -> int:
@@ -238,8 +241,8 @@ class Words:
             part.decode("utf-8", "replace").splitlines()
             for part in (self._tail[:at], self._tail[at:])
         )
-        theirs = [line for line in stack if not line.startswith(_OUR_FRAMES)]
-        return "\n".join(printed[-LAST_LINES:]), "\n".join(theirs[:LAST_FRAMES])
+        theirs = [line for line in stack if not line.startswith(_NOISE)]
+        return "\n".join(printed[-LAST_LINES:]), "\n".join(theirs[:LAST_FRAMES]).rstrip()
 
     def without_stack(self, body: bytes) -> bytes:
         """What of these bytes, the last that were taken, comes before where Python was."""

@@ -8,6 +8,7 @@ line of its own.
 import abc
 import collections
 import collections.abc
+import concurrent.futures
 import contextlib
 import copyreg
 import dataclasses
@@ -1319,6 +1320,45 @@ def processes_that_a_call_starts(ex):
             return pool.apply(abs, (-1,))
 
     assert run(ex, start) == 1
+
+
+def scaled_twice(x):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.map(scaled, [scaled(x)]) + pool.map(Point, [x])
+
+
+def in_processes(method, function, *args):
+    context = multiprocessing.get_context(method)
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args).result(30)
+
+
+@case
+def definitions_in_processes_that_a_call_starts_anew(ex):
+    for method in ("fork", "spawn", "forkserver"):
+        assert run(ex, in_processes, method, scaled, 1) == 3
+        assert run(ex, in_processes, method, Point, 1) == Point(1)
+        assert run(ex, in_processes, method, scaled_twice, 1) == [9, Point(1)]
+
+
+def with_a_lock(x):
+    return (x, lock)
+
+
+def with_what_cannot_come_along():
+    global lock
+    lock = threading.Lock()
+    assert in_processes("spawn", scaled, 1) == 3
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=with_a_lock, args=(1,))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@case
+def what_cannot_come_along_to_them_takes_nothing_else_with_it(ex):
+    assert run(ex, with_what_cannot_come_along) == 1
 
 
 def hinted(point: "Point", colours: "list[Colour] | None" = None) -> "Frozen":
