@@ -586,9 +586,9 @@ class Simulation:
 
     def _done(self, number: int, future: Future[Any]) -> None:
         """What a call has said is written before its outcome is there."""
-        if number not in self._cancelled and not (self.cruel or self.manager._postponed._is_stuck):
-            if self.written[number] != self.said[number]:
-                self.early.append(number)
+        excused = number in self._cancelled or self.cruel or self.manager._postponed._is_stuck
+        if not excused and self.written[number] != self.said[number]:
+            self.early.append(number)
 
     def _cancel(self) -> None:
         pending = [number for number, future in self._futures.items() if not future.done()]
