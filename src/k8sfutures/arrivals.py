@@ -87,10 +87,13 @@ class Arrivals:
 
         Returns:
             Their outcomes, with their parts; none where they came before. None where parts are
-            missing: they were lost with a connection, and so these results count for lost, too.
+            missing, or what was said before: they were lost with a connection, and so these results
+            count for lost, too. They come again, and what calls have said before them.
         """
         if message.number <= self.number:
             return []
+        if message.number > self.number + 1:
+            return None
         self._unconfirmed += size
         outcomes: list[Outcome] = []
         for outcome in message.outcomes:
@@ -103,9 +106,7 @@ class Arrivals:
                 outcomes.append((call, item, status, micros, Whole.of(body, memory)))
             else:
                 outcomes.append(outcome)
-        if message.number == self.number + 1:
-            self.number = message.number
-        # Else those before were lost with a connection, and come again after the next `Hello`.
+        self.number = message.number
         return outcomes
 
     def must_confirm(self) -> bool:

@@ -52,6 +52,10 @@ MEMORY = 8 * 8000
 """Bytes of a small pod: it keeps no more than some bulky outcomes."""
 
 
+MANY = 100
+"""Retries: a client that is away does not hear why a pod ends, and counts it for lost."""
+
+
 class Clock:
     """Stands in for the module `time`."""
 
@@ -572,7 +576,7 @@ class Simulation:
                 timeout = chance.choice([None, None, 2.0])
                 if timeout is not None:
                     self._timed.add(number)
-                self.manager.chosen[call[0]] = Options(5, (KeyError,), timeout)
+                self.manager.chosen[call[0]] = Options(MANY, (KeyError,), timeout)
             self.manager.submit(future, call, function)
             self._futures[number] = future
             future.add_done_callback(lambda future, number=number: self._done(number, future))
