@@ -9,9 +9,10 @@ from .chunks import Assembly, Whole
 from .lanes import COUNTED, Taken, weight_of
 from .messages import CHUNK_SIZE, CRASHED, Chunk, Outcome, Results
 
-CONFIRM_EVERY: Final = 64 * CHUNK_SIZE
-"""Bytes of outcomes after which the pod hears that they are here, and lets them go: a fraction of
-what it keeps before our calls have to wait (`worker.kept`)."""
+CONFIRM_EVERY: Final = 4 * CHUNK_SIZE
+"""Bytes of outcomes after which the pod hears that they are here, and lets them go: less than
+what it keeps before our calls have to wait (`worker.kept`), also where it is small and has several
+clients."""
 
 
 class Arrivals:
