@@ -112,7 +112,8 @@ def _set_limits(wanted: tuple[tuple[int, int], ...]) -> None:
         try:
             resource.setrlimit(which, (soft, hard))
         except (OSError, ValueError):  # the hard limit was lowered, for good
-            resource.setrlimit(which, (most, most))
+            fits = soft != resource.RLIM_INFINITY and soft < most
+            resource.setrlimit(which, (soft if fits else most, most))
 
 
 def _hooks() -> tuple[Any, ...]:
@@ -174,6 +175,10 @@ def unseeded(state: State) -> State:
     return [None if one.read in _SEEDED else value for one, value in zip(_KEPT, state, strict=True)]
 
 
+_WRITTEN_ALWAYS: Final = (_enable_faulthandler, _start_timers)
+"""They run into another's file or not at all, though what was read of them is the same."""
+
+
 def write(wanted: State, now: State) -> None:
     """Have the process keep this.
 
@@ -182,5 +187,5 @@ def write(wanted: State, now: State) -> None:
         now: likewise, of just now.
     """
     for one, value, before in zip(_KEPT, wanted, now, strict=True):
-        if value is None or value != before or one.write is _start_timers:
+        if value is None or value != before or one.write in _WRITTEN_ALWAYS:
             one.write(value)
