@@ -9,9 +9,10 @@ from .chunks import Assembly, Whole
 from .lanes import COUNTED, Taken, weight_of
 from .messages import CHUNK_SIZE, CRASHED, Chunk, Outcome, Results
 
-CONFIRM_EVERY: Final = 64 * CHUNK_SIZE
-"""Bytes of outcomes after which the pod hears that they are here, and lets them go: a fraction of
-what it keeps before our calls have to wait (`worker.kept`)."""
+CONFIRM_EVERY: Final = 4 * CHUNK_SIZE
+"""Bytes of outcomes after which the pod hears that they are here, and lets them go: less than
+what it keeps before our calls have to wait (`worker.kept`), also where it is small and has several
+clients."""
 
 
 class Arrivals:
@@ -87,10 +88,13 @@ class Arrivals:
 
         Returns:
             Their outcomes, with their parts; none where they came before. None where parts are
-            missing: they were lost with a connection, and so these results count for lost, too.
+            missing, or what was said before: they were lost with a connection, and so these results
+            count for lost, too. They come again, and what calls have said before them.
         """
         if message.number <= self.number:
             return []
+        if message.number > self.number + 1:
+            return None
         self._unconfirmed += size
         outcomes: list[Outcome] = []
         for outcome in message.outcomes:
@@ -103,9 +107,7 @@ class Arrivals:
                 outcomes.append((call, item, status, micros, Whole.of(body, memory)))
             else:
                 outcomes.append(outcome)
-        if message.number == self.number + 1:
-            self.number = message.number
-        # Else those before were lost with a connection, and come again after the next `Hello`.
+        self.number = message.number
         return outcomes
 
     def must_confirm(self) -> bool:

@@ -8,31 +8,30 @@ import re
 import uuid
 from typing import Final
 
-from .machine import start_time
+from .machine import process_space, start_time
 
-_NAME: Final = re.compile(r"client-(?P<host>.*)-(?P<pid>\d+)-[0-9a-f]{12}")
+_NAME: Final = re.compile(r"client-(?P<host>.*)-(?P<pid>\d+)-(?P<space>[0-9a-f]{8})-[0-9a-f]{12}")
 
 
 def new_name() -> str:
     """A name for one more client of this process, which no other client ever has."""
-    return f"client-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:40]
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:40]
+    return f"client-{host}-{os.getpid()}-{process_space()}-{uuid.uuid4().hex[:12]}"
 
 
 def has_ended(name: str) -> bool:
-    """Whether a client was a process of this machine, and is none any more.
+    """Whether a client was a process that this one could see by its pid, and is none any more.
 
-    A container that has this machine's name but processes of its own would be mistaken: what this
-    says is no reason by itself to give up a client.
+    The name of a host says nothing of that: containers can have their machine's, and machines each
+    other's.
 
     Args:
         name: the client's.
     """
     match = _NAME.fullmatch(name)
-    return match is not None and match["host"] == _host() and start_time(int(match["pid"])) is None
+    if match is None or match["space"] != process_space():
+        return False
+    return start_time(int(match["pid"])) is None
 
 
 def in_words(name: str) -> str:

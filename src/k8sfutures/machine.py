@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import platform
 from pathlib import Path
+from typing import Final
 
 from .errors import SettingValueError
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def home_folder() -> Path | None:
@@ -94,6 +100,24 @@ def make_private(*folders: Path) -> None:
                 "K8SFUTURES_CACHE_DIR"
             )
         folder.chmod(0o700)
+
+
+def process_space() -> str:
+    """Among which processes a pid names this one: equal where two see each other by their pids.
+
+    It is made of this start of the machine, the namespace of pids (pid_namespaces(7)) and the user,
+    since ``/proc`` can be mounted so that it shows a user's own processes alone (``hidepid``).
+
+    Returns:
+        8 hexadecimal digits. Where the kernel says nothing of either, it is the host's name that
+        counts.
+    """
+    told = [platform.node(), str(os.geteuid())]
+    with contextlib.suppress(OSError):  # a sandbox need not have it
+        told.append(_BOOT.read_text())
+    with contextlib.suppress(OSError):
+        told.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(told).encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def start_time(pid: int) -> int | None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from .outages import NEVER
 from .output import Printer
 from .scheduler_events import Arrived, Settle
 from .values import dataclass
@@ -21,8 +22,6 @@ from .values import dataclass
 PATIENCE: Final = 1.0
 """Seconds that an outcome waits. A terminal that is stopped, or a handler that takes its time,
 holds up no Future for longer; nor any other, before it goes on."""
-
-NEVER: Final = float("inf")
 
 UNKNOWN: Final = "the function"
 """What to call a function whose name is not known any more."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import platform
 import secrets
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,6 @@ from .surroundings import pack_variables, unpack, unpack_variables
 
 logger = logging.getLogger(__name__)
 
-_NAME: Final = "local.key"
 _SIZE: Final = 32
 _NONCE: Final = 12
 
@@ -38,7 +38,7 @@ def local_key() -> bytes:
     Raises:
         PodsUnavailable: its file cannot be read or written, or is another's.
     """
-    path = cache_folder() / _NAME
+    path = cache_folder() / f"local.{platform.node()}.key"  # home folders can be on several
     try:
         try:
             return _read(path)

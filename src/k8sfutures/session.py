@@ -323,8 +323,8 @@ class Session:
         if told:
             self.send(name, Credit(told))
         outcomes = pod.arrivals.results(message, size)
-        if pod.arrivals.number < message.number and not pod.asked:
-            self._ask(pod)  # parts of these, or some before them, were lost: they come again
+        if outcomes is None and not pod.asked:
+            self._ask(pod)
         if outcomes:
             yield core.Arrived(name, outcomes)
         if pod.arrivals.must_confirm() or self._scheduler.is_draining(name):

@@ -406,6 +406,7 @@ ELSEWHERE = """
     from types import SimpleNamespace
     from k8sfutures import client_names
     client_names.platform = SimpleNamespace(node=lambda: "elsewhere")
+    client_names.process_space = lambda: "e15e3e3e"
 """
 
 

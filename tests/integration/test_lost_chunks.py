@@ -73,3 +73,27 @@ def test_results_that_a_broker_drops_by_itself_come_with_the_next(cluster: Memor
         wait_until(lambda: dropped, "a message of the pod")
         assert ex.submit(pow, 4, 3).result(30) == 64
         assert lost.result(30) == 27
+
+
+def say(words: str) -> str:
+    print(words, flush=True)
+    return words
+
+
+def test_what_a_call_has_said_is_there_before_its_result_though_it_was_lost_on_the_way(
+    cluster: MemoryCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passed_on = cluster.switchboard.send
+    lost: list[bytes] = []
+
+    def send(sender: str, peer: str, body: bytes) -> None:
+        if not lost and sender in cluster.pods and b"said before" in body:
+            lost.append(body)
+        else:
+            passed_on(sender, peer, body)
+
+    with cluster.executor() as ex:
+        cluster.switchboard.send = send  # type: ignore[method-assign]
+        assert ex.submit(say, "said before").result(30) == "said before"
+        assert "said before" in capsys.readouterr().out
+    assert lost

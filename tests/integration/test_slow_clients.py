@@ -18,8 +18,12 @@ from typing import Any
 
 import pytest
 
+from k8sfutures import session
 from k8sfutures.bulk_memory import MOST_KEPT
 from k8sfutures.errors import WorkerCrashed
+from k8sfutures.testing import MemoryCluster
+from k8sfutures.worker import agent
+from k8sfutures.worker.memory import MemoryVerdict
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -273,3 +277,24 @@ def test_it_may_die(pod, suspended):
     with pod.executor() as ex:
         assert ex.submit(pow, 2, 3).result() == 8
         until(lambda: slow.kept() == 0, "the pod keeps what nobody wants")
+
+
+class SmallPods(MemoryVerdict):
+    """Of pods that may use 64 MiB, and so keep 8 MiB for one client."""
+
+    limit = 64 << 20  # type: ignore[assignment]
+
+
+def several_mib(_number: int) -> bytes:
+    return bytes(3 << 20)
+
+
+def test_a_small_pod_goes_on_as_soon_as_its_client_has_what_fills_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not at the client's next sign of life, of which there is none here."""
+    monkeypatch.setattr(agent, "MemoryVerdict", SmallPods)
+    monkeypatch.setattr(session, "RENEW_EVERY", 3600.0)
+    with MemoryCluster([2]) as cluster, cluster.executor() as ex:
+        results = ex.map(several_mib, range(30), timeout=30)
+        assert [len(one) for one in results] == [3 << 20] * 30

@@ -31,18 +31,29 @@ from k8sfutures.exceptions import dumps_exception
 from k8sfutures.link import LinkDown, LinkUp, NobodyThere, Received, Unroutable
 from k8sfutures.manager import Manager
 from k8sfutures.maps import Map
-from k8sfutures.messages import EXCEPTION, RESULT
+from k8sfutures.messages import EXCEPTION, RESULT, STDOUT, Attach
 from k8sfutures.options import Options
+from k8sfutures.output import Printer, cost_of
 from k8sfutures.pods import Credentials, PodEnded
+from k8sfutures.postponed import Postponed
 from k8sfutures.serialization import split
 from k8sfutures.worker import agent as agent_module
 from k8sfutures.worker import bulk, frames
 from k8sfutures.worker.configuration import AgentConfig
+from k8sfutures.worker.kept import Room
 from k8sfutures.worker.shared_memory import Shared
 
 INLINE = 400
 SMALL = {"INLINE_LIMIT": INLINE, "CHUNK_SIZE": 128, "GROUP_LIMIT": 3000}
 """So that what is bulky, and what is too much for one message, is not much."""
+
+
+MEMORY = 8 * 8000
+"""Bytes of a small pod: it keeps no more than some bulky outcomes."""
+
+
+MANY = 100
+"""Retries: a client that is away does not hear why a pod ends, and counts it for lost."""
 
 
 class Clock:
@@ -270,6 +281,7 @@ class Pod:
         self.agent: Any = agent_module.Agent(config, None, self.loop, connect)  # type: ignore[arg-type]
         self.dispatcher = self.agent._dispatcher
         self.agent._crew = self
+        self.dispatcher._room = Room(simulation.chance.choice([None, MEMORY]))
         self.agent.run()
 
     # --- the crew
@@ -302,6 +314,9 @@ class Pod:
         if self.dispatcher.decide(cpu_id):
             self._dying.add(cpu_id)
 
+    def on_the_way_out(self, _cpu_ids: list[int]) -> list[int]:
+        return sorted(self._dying)
+
     def retire(self, cpu_id: int) -> None:
         self.processes[cpu_id] = Process()
         self.loop.add_callback_threadsafe(lambda: self._ready(cpu_id))
@@ -333,6 +348,15 @@ class Pod:
         if self.agent.failure is not None:
             raise self.agent.failure
 
+    def meet_another(self) -> None:
+        """Another client comes, which has a share of the room, or goes."""
+        if "another" in self.dispatcher._clients:
+            self.dispatcher.drop("another", 0)
+        else:
+            now = self._simulation.clock.now
+            self.dispatcher.attach("another", Attach((), 0, 1e9, None, None), now)
+        self.agent._carry_out()
+
     def work(self) -> None:
         """A process begins an item, or ends one, or ends with it."""
         chance = self._simulation.chance
@@ -355,6 +379,11 @@ class Pod:
             _, item, job = process.runs
             self._simulation.crashed.add(self._number(job, item))
             self._dying.add(cpu_id)
+        elif chance.random() < 0.1:
+            token, item, job = process.runs
+            number = self._number(job, item)
+            self._simulation.said[number] += 1
+            self._say(cpu_id, (token, item, frames.PRINTED, STDOUT, b"%d\n" % number))
         elif chance.random() < 0.5:
             token, item, job = process.runs
             process.runs = None
@@ -381,6 +410,26 @@ class Pod:
             (number,), *_ = bodies.unpacked(body)
             body = bytes(part(number))
         return int(bodies.loads(msgpack.unpackb(body)[item], part)[0])
+
+
+class Words(Printer):
+    """Writes what calls say when it is told to, on no thread of its own."""
+
+    def __init__(self, written: collections.Counter[int]) -> None:
+        super().__init__("client")
+        self._written = written
+        self._thread: Any = self
+
+    def write_one(self) -> None:
+        if self._queue.empty():
+            return
+        saying: Any = self._queue.get()
+        if callable(saying):
+            saying()
+            return
+        self._written.update(map(int, saying.body.split()))
+        self._waiting -= cost_of(saying.body)
+        self._done += 1
 
 
 class Stub:
@@ -417,6 +466,9 @@ class Simulation:
         self.broker = Broker(self.chance)
         self.key = b"k" * 32
         self.runs: collections.Counter[int] = collections.Counter()
+        self.said: collections.Counter[int] = collections.Counter()
+        self.written: collections.Counter[int] = collections.Counter()
+        self.early: list[int] = []
         self.crashed: set[int] = set()
         self._fails: dict[int, int] = {}  # how often a call will raise
         self._failed: collections.Counter[int] = collections.Counter()
@@ -444,9 +496,11 @@ class Simulation:
                 retries=10**6,
                 startup_timeout=1e9,
                 flush_window=0.0,
-                output="off",
+                output="marked",
             )
         )
+        self.words = self.manager._printer = Words(self.written)
+        self.manager._postponed = Postponed(self.words, self.manager._inbox.put)
         self.manager._provisioner = Stub()
         self.manager.thread = threading.current_thread()
         self.manager._handle(Credentials("amqp://user:password@host/%2F", self.key, None))
@@ -495,7 +549,9 @@ class Simulation:
         elif at < 0.076:
             chance.choice(self.pods).agent.drain("told to")
             self._start_pod_if_none()
-        elif at < 0.088 and self.cruel:
+        elif at < 0.082:
+            chance.choice(self.pods).meet_another()
+        elif at < 0.094 and self.cruel:
             self._be_cruel()
         elif at < 0.4:
             self.clock.now += chance.choice([0.001, 0.01, 0.1, 0.3])
@@ -520,9 +576,10 @@ class Simulation:
                 timeout = chance.choice([None, None, 2.0])
                 if timeout is not None:
                     self._timed.add(number)
-                self.manager.chosen[call[0]] = Options(5, (KeyError,), timeout)
+                self.manager.chosen[call[0]] = Options(MANY, (KeyError,), timeout)
             self.manager.submit(future, call, function)
             self._futures[number] = future
+            future.add_done_callback(lambda future, number=number: self._done(number, future))
         if chance.random() < 0.2:
             function = self.manager.functions.once(one)
             map_ = Map(next(self._map_ids), function, self.manager.blobs)
@@ -530,6 +587,12 @@ class Simulation:
             map_.add([(n, chance.choice([b"", BALLAST[0], bytes(500)])) for n in numbers])
             self.manager.post(MapStarted(map_, len(numbers), chance.choice([None, 3, 10])))
             self._maps.append((map_, numbers))
+
+    def _done(self, number: int, future: Future[Any]) -> None:
+        """What a call has said is written before its outcome is there."""
+        excused = number in self._cancelled or self.cruel or self.manager._postponed._is_stuck
+        if not excused and self.written[number] != self.said[number]:
+            self.early.append(number)
 
     def _cancel(self) -> None:
         pending = [number for number, future in self._futures.items() if not future.done()]
@@ -589,6 +652,8 @@ class Simulation:
                 manager._act(manager._session.received(item.body))
             else:
                 manager._handle(item)
+        if self.chance.random() < 0.7:
+            self.words.write_one()
         if manager.broken is not None:
             raise manager.broken
         manager._take_submitted()
@@ -616,6 +681,7 @@ class Simulation:
             self.broker.deliver()
             self._turn()
         assert self._left() == [], "these hang"
+        assert self.early == [], "these were done before their words were written"
         for number, future in self._futures.items():
             if number not in self._cancelled:
                 self._check(number, future.result)

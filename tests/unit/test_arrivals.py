@@ -46,10 +46,12 @@ class TestResults:
         arrivals = Arrivals(3)
         assert arrivals.results(Results(3, [small(1)]), 9) == []
 
-    def test_after_a_gap_are_taken_and_not_confirmed(self):
+    def test_wait_for_what_was_said_before_them_and_is_lost(self):
         arrivals = Arrivals(3)
-        assert arrivals.results(Results(5, [small(1)]), 9) == [small(1)]
+        assert arrivals.results(Results(5, [small(1)]), 9) is None
         assert arrivals.number == 3
+        assert arrivals.printed(4)
+        assert arrivals.results(Results(5, [small(1)]), 9) == [small(1)]
 
     def test_of_a_crash_have_no_parts_whatever_they_look_like(self):
         outcome = (1, 0, CRASHED, 0, b"\x01")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -63,6 +64,16 @@ def test_a_python_that_cannot_be_started_is_no_matter_of_the_cache_folder(tmp_pa
         pytest.raises(PodsUnavailable, match="That is the Python that runs this program"),
     ):
         pods.ensure(credentials, Need())
+
+
+def test_pods_of_a_machine_whose_name_goes_on_are_left_to_it(tmp_path, monkeypatch):
+    """Several can share a home folder; what runs on another cannot be seen here."""
+    monkeypatch.setenv("K8SFUTURES_CACHE_DIR", str(tmp_path))
+    record = tmp_path / "pods" / f"pool@{platform.node()}.example.01234567" / "pod.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"pid": 2**22, "started": 1, "cpu_ids": [0]}))
+    assert local.local_pods() == []
+    assert record.exists()
 
 
 def test_who_finds_that_a_pod_has_ended_leaves_its_log_to_its_other_clients(tmp_path, pod):

@@ -7,15 +7,16 @@ import sys
 
 import pytest
 
+from k8sfutures import machine
 from k8sfutures.client_names import has_ended, in_words, new_name
 from k8sfutures.messages import Attach, Group, Occupied
 from k8sfutures.queueing import FRESH, Queueing
 from k8sfutures.worker.dispatch import Dispatcher
 from k8sfutures.worker.occupancy import WAIT
 
-HOLDER = "client-desk-4242-0123456789ab"
-OTHER = "client-desk-7-0123456789ab"
-SELF = "client-desk-9-0123456789ab"
+HOLDER = "client-desk-4242-01234567-0123456789ab"
+OTHER = "client-desk-7-01234567-0123456789ab"
+SELF = "client-desk-9-01234567-0123456789ab"
 
 
 # --- at the pod
@@ -157,5 +158,32 @@ def test_whether_a_client_has_ended_is_known_of_processes_of_this_machine_alone(
     assert has_ended(theirs), "though its parent has not heard of it"
     ended.wait()
     assert has_ended(theirs)
-    assert not has_ended(theirs.replace("client-", "client-another-", 1))
     assert not has_ended("another")
+
+
+def of_no_process(name):
+    return re.sub(r"-\d+-(?=[0-9a-f]{8}-)", f"-{2**22 - 1}-", name)
+
+
+def test_nor_of_those_of_a_container_with_the_same_host_name():
+    if os.geteuid():
+        pytest.skip("needs root")
+    code = "from k8sfutures.client_names import new_name; print(new_name())"
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", code]
+    told = subprocess.run(command, env=path, check=True, capture_output=True, text=True).stdout
+    assert in_words(told.strip()).partition(" on ")[2] == in_words(new_name()).partition(" on ")[2]
+    assert not has_ended(of_no_process(told.strip()))
+
+
+@pytest.mark.parametrize("what", ["start of the machine", "user"])
+def test_nor_of_those_of_another(what, monkeypatch, tmp_path):
+    assert has_ended(of_no_process(new_name()))
+    with monkeypatch.context() as patch:
+        if what == "user":
+            patch.setattr(os, "geteuid", lambda: 4242)
+        else:
+            patch.setattr(machine, "_BOOT", tmp_path / "boot_id")
+            machine._BOOT.write_text("another")
+        theirs = new_name()
+    assert not has_ended(of_no_process(theirs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -104,12 +105,21 @@ def test_the_key_of_local_pods_is_its_users_and_made_once(cache):
     (file,) = cache.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.chmod(0o640)
-    with pytest.raises(PodsUnavailable, match=r"local.key, cannot be .*K8SFUTURES_CACHE_DIR"):
+    with pytest.raises(PodsUnavailable, match=r"local\..*\.key, cannot be .*K8SFUTURES_CACHE_DIR"):
         local_key()
     file.chmod(0o600)
     file.write_bytes(b"cut")
     with pytest.raises(PodsUnavailable, match="has 3 bytes instead of 32; remove it"):
         local_key()
+
+
+def test_each_machine_has_a_key_of_its_own_though_they_share_the_home_folder(cache, monkeypatch):
+    """One's environment has no business on another: its PATH, for one."""
+    key = local_key()
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "node", lambda: "another")
+        assert local_key() != key
+    assert local_key() == key
 
 
 def test_a_working_directory_that_is_gone(monkeypatch, tmp_path):

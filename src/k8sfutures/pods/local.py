@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import platform
+import re
 import select
 import signal
 import socket
@@ -363,7 +364,9 @@ def local_pods() -> list[LocalPod]:
     """
     folder = cache_folder() / "pods"
     try:
-        folders = sorted(folder.glob(f"*@{platform.node()}.*"))
+        # The host's name may be the beginning of another's, whose records are not ours to remove.
+        ours = re.compile(rf".*@{re.escape(platform.node())}\.[0-9a-f]{{8}}")
+        folders = sorted(one for one in folder.glob("*@*") if ours.fullmatch(one.name))
         return [pod for folder in folders for pod in _records(folder)]
     except OSError as error:
         raise PodsUnavailable(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib
 import locale
 import os
 import random
@@ -28,6 +29,9 @@ _SIGNALS: Final = (
     *(signal.SIGWINCH, signal.SIGVTALRM, signal.SIGPROF),
 )
 """Those that programs handle. The faults are `faulthandler`'s."""
+
+_getsignal: Final[Callable[[int], Any]] = importlib.import_module("_signal").getsignal
+"""That of `signal` makes enums of what it returns, which takes as long as all the rest."""
 
 _TIMERS: Final = signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF
 
@@ -57,9 +61,13 @@ State = list[Any]
 """The value of each of `_KEPT`."""
 
 
+def _handlers() -> tuple[Any, ...]:
+    return tuple([_getsignal(number) for number in _SIGNALS])
+
+
 def _set_handlers(wanted: tuple[Any, ...]) -> None:
     for number, handler in zip(_SIGNALS, wanted, strict=True):
-        if handler is not None and signal.getsignal(number) is not handler:
+        if handler is not None and _getsignal(number) is not handler:
             signal.signal(number, handler)
 
 
@@ -104,7 +112,8 @@ def _set_limits(wanted: tuple[tuple[int, int], ...]) -> None:
         try:
             resource.setrlimit(which, (soft, hard))
         except (OSError, ValueError):  # the hard limit was lowered, for good
-            resource.setrlimit(which, (most, most))
+            fits = soft != resource.RLIM_INFINITY and soft < most
+            resource.setrlimit(which, (soft if fits else most, most))
 
 
 def _hooks() -> tuple[Any, ...]:
@@ -137,7 +146,7 @@ def _set_numpy_random(generator: Any) -> None:
 
 _KEPT: Final = (
     # Timers last: their handlers are in place then.
-    Kept(lambda: tuple([signal.getsignal(number) for number in _SIGNALS]), _set_handlers),
+    Kept(_handlers, _set_handlers),
     Kept(_umask, os.umask),
     Kept(lambda: locale.setlocale(locale.LC_ALL), _set_locale),
     Kept(_limits, _set_limits),
@@ -166,6 +175,10 @@ def unseeded(state: State) -> State:
     return [None if one.read in _SEEDED else value for one, value in zip(_KEPT, state, strict=True)]
 
 
+_WRITTEN_ALWAYS: Final = (_enable_faulthandler, _start_timers)
+"""They run into another's file or not at all, though what was read of them is the same."""
+
+
 def write(wanted: State, now: State) -> None:
     """Have the process keep this.
 
@@ -174,5 +187,5 @@ def write(wanted: State, now: State) -> None:
         now: likewise, of just now.
     """
     for one, value, before in zip(_KEPT, wanted, now, strict=True):
-        if value is None or value != before or one.write is _start_timers:
+        if value is None or value != before or one.write in _WRITTEN_ALWAYS:
             one.write(value)

@@ -54,6 +54,7 @@ class Stage:
         self._argv = sys.argv
         self._path = list(sys.path)
         self._process: process_state.State | None = None  # before any client's call
+        self._now: process_state.State | None = None  # since the last client has left
 
     def enter(self, wanted: Surroundings | None, left: Left | None) -> None:
         """A client's call is next.
@@ -62,7 +63,7 @@ class Stage:
             wanted: what the client has sent, or None.
             left: what `leave` has returned for it, or None when its first call is next.
         """
-        now = process_state.read()
+        now, self._now = self._now or process_state.read(), None
         if self._process is None:
             self._process = process_state.unseeded(now)
         place = self._first(wanted, self._process) if left is None else left
@@ -79,7 +80,8 @@ class Stage:
         """Another client's call is next."""
         tempfile: Any = sys.modules.get("tempfile")
         temporary = None if tempfile is None else tempfile.tempdir
-        return Left(variables(), sys.argv, list(sys.path), temporary, process_state.read())
+        self._now = process_state.read()
+        return Left(variables(), sys.argv, list(sys.path), temporary, self._now)
 
     def _first(self, wanted: Surroundings | None, process: process_state.State) -> Left:
         if wanted is None:
