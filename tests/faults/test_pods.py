@@ -313,7 +313,8 @@ def test_a_pod_that_drains_finishes_what_runs_and_gives_back_the_rest(rabbitmq, 
 
 def test_what_is_on_its_way_to_a_pod_that_drains_runs_elsewhere(rabbitmq, faulty_proxy):
     with rabbitmq.executor(amqp_url=faulty_proxy.url, retries=0) as ex:
-        assert ex.submit(square, 2).result() == 4
+        # Without a call: the pod would wait until it hears that its outcome is here.
+        wait_until(lambda: "1 pods" in repr(ex))
         ((name, pid),) = rabbitmq.pids().items()
         faulty_proxy.hold(name)
         future = ex.submit(square, 3)
